@@ -1,0 +1,1 @@
+//! longshore beside its bare references.

@@ -1,0 +1,139 @@
+//! How a dispatcher is made.
+// UNSAFETY: offers the switch that believes every packet.
+#![expect(unsafe_code)]
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{Dispatcher, Inner, in_flight::InFlight, run::RunState};
+use crate::{packet::Packet, port::Port, sys::Backend};
+
+/// How long closing waits for cancelled operations, unless told otherwise.
+const DRAIN: Duration = Duration::from_secs(5);
+
+type Hook = Box<dyn Fn(Packet) + Send + Sync>;
+
+/// Settings for a new [`Dispatcher`].
+///
+/// # Examples
+/// ```
+/// use longshore::Dispatcher;
+/// let port = Dispatcher::builder()
+///     .concurrency(2)
+///     .on_foreign(|packet| eprintln!("not ours: {packet:?}"))
+///     .build()?;
+/// # port.close()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Default)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct Builder {
+    backend: Backend,
+    concurrency: u32,
+    on_foreign: Option<Hook>,
+    trust: bool,
+    drain: Option<Duration>,
+}
+
+impl Builder {
+    /// The mechanism to use. Default: the preferred one of this system.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// How many threads are meant to run at once; 0, the default, is one for each core. Windows
+    /// holds back further threads while that many are busy; Linux has no such limit and ignores
+    /// the hint.
+    pub fn concurrency(mut self, threads: u32) -> Self {
+        self.concurrency = threads;
+        self
+    }
+
+    /// Called, on the dispatching thread, with each packet that longshore did not queue. Such a
+    /// packet counts as an entry. A panic in the hook reaches whoever called `dispatch`.
+    pub fn on_foreign(mut self, hook: impl Fn(Packet) + Send + Sync + 'static) -> Self {
+        self.on_foreign = Some(Box::new(hook));
+        self
+    }
+
+    /// How long [`close`](Dispatcher::close) and drop wait for operations they cancelled. What
+    /// has not come back by then is leaked together with the port. Default: 5 seconds.
+    pub fn drain_timeout(mut self, limit: Duration) -> Self {
+        self.drain = Some(limit);
+        self
+    }
+
+    /// Believes every packet: a non-zero key is called, a zero key's word is followed, whoever
+    /// posted it. This is how the plain completion-port dispatchers work that D2 describes. (A
+    /// null overlapped word with key 0 is foreign even so.)
+    ///
+    /// # Safety
+    /// Nobody posts a packet to the exported handle, or does overlapped I/O on an attached handle,
+    /// whose key is neither 0 nor the address of an [`OnCallback`](super::OnCallback), or whose
+    /// overlapped word with key 0 is not the address of a live [`Context`](super::Context).
+    pub unsafe fn trust_packets(mut self) -> Self {
+        self.trust = true;
+        self
+    }
+
+    /// Opens the port.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchBackend`](crate::Error::NoSuchBackend), or the operating system's reason:
+    /// out of handles or memory (`EMFILE`, `ENOMEM`), on Windows also `WSAStartup`'s.
+    pub fn build(self) -> io::Result<Dispatcher> {
+        let inner = Inner {
+            port: Port::open(self.backend, self.concurrency)?,
+            in_flight: InFlight::new(),
+            registered: Default::default(),
+            foreign: Foreign {
+                count: AtomicU64::new(0),
+                hook: self.on_foreign,
+            },
+            running: RunState::default(),
+            trust: self.trust,
+            drain: self.drain.unwrap_or(DRAIN),
+            leak: false.into(),
+            released: false,
+        };
+        Ok(Dispatcher {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("backend", &self.backend)
+            .field("concurrency", &self.concurrency)
+            .field("trust", &self.trust)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came through the port without being ours.
+pub(crate) struct Foreign {
+    count: AtomicU64,
+    hook: Option<Hook>,
+}
+
+impl Foreign {
+    pub(crate) fn report(&self, packet: Packet) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let Some(hook) = &self.hook {
+            hook(packet);
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,241 @@
+//! Closing (D10): nothing is lost in silence, and nothing is freed under the kernel.
+// UNSAFETY: calls Contexts and drops closures that were still on their way.
+#![expect(unsafe_code)]
+
+use std::{
+    any::Any,
+    error, fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    ptr::{self, NonNull},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Dispatcher, Inner, closure,
+    context::{Context, OnCallback},
+    entry::{Entry, WAKE},
+};
+use crate::{
+    error::Error,
+    packet::Packet,
+    sys::backend::{CloseFailure, Wait},
+};
+
+/// How long to wait between two looks at operations that were asked to end.
+const ROUND: Duration = Duration::from_millis(5);
+
+/// A raw post that was never delivered, as [`Dispatcher::close_with`] hands it over.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Undelivered {
+    /// The callback that was not called.
+    pub callback: OnCallback,
+    /// The word it would have received.
+    pub context: usize,
+}
+
+/// What went wrong while a dispatcher was closed. It is closed all the same.
+#[derive(Debug)]
+pub struct CloseError {
+    failures: Vec<CloseFailure>,
+}
+
+impl CloseError {
+    /// Each failure, in the order in which they happened.
+    pub fn failures(&self) -> &[CloseFailure] {
+        &self.failures
+    }
+}
+
+impl fmt::Display for CloseFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.attempt(), self.error())
+    }
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, failure) in self.failures.iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}{failure}")?;
+        }
+        Ok(())
+    }
+}
+
+impl error::Error for CloseError {}
+
+impl From<CloseError> for io::Error {
+    fn from(error: CloseError) -> Self {
+        Self::other(error)
+    }
+}
+
+type Panic = Box<dyn Any + Send>;
+
+impl Dispatcher {
+    /// Closes the port for every clone of this dispatcher (D10).
+    ///
+    /// Threads blocked in a dispatch return [`Error::Closed`], and so does every later call.
+    /// Undelivered closures are dropped, undelivered raw posts are forgotten (see
+    /// [`close_with`](Self::close_with)). Operations in flight are cancelled one by one, and their
+    /// `on_event` is called on this thread, with the abort code unless they finished after all.
+    /// Callbacks that other threads are running go on. The OS handle is closed with the last
+    /// clone.
+    ///
+    /// It waits for cancelled operations only as long as
+    /// [`drain_timeout`](crate::Builder::drain_timeout) says.
+    ///
+    /// # Errors
+    /// The list of what could not be done. [`Error::Closed`] when it was closed before.
+    ///
+    /// # Panics
+    /// A panic in an `on_event` is passed on when everything else was done.
+    ///
+    /// # Examples
+    /// ```
+    /// let port = longshore::Dispatcher::new()?;
+    /// port.post_fn(|| unreachable!("dropped, not run"))?;
+    /// port.close()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn close(self) -> Result<(), CloseError> {
+        self.close_with(|_| {})
+    }
+
+    /// [`close`](Self::close), handing over each raw post that was never delivered, so that
+    /// whatever its word owns can be released. Its callback is not called.
+    ///
+    /// # Errors
+    /// As for [`close`](Self::close).
+    ///
+    /// # Panics
+    /// As for [`close`](Self::close); a panic in `undelivered` counts as one in an `on_event`.
+    pub fn close_with(self, mut undelivered: impl FnMut(Undelivered)) -> Result<(), CloseError> {
+        let mut failures = Vec::new();
+        let mut panic = None;
+        match self.inner.shut_down(&mut undelivered, &mut failures) {
+            Some(caught) => panic = caught,
+            None => failures.push(CloseFailure {
+                what: "close the dispatcher",
+                error: Error::Closed.into(),
+            }),
+        }
+        if let Some(mut inner) = Arc::into_inner(self.inner) {
+            inner.release(&mut failures);
+        }
+        match (panic, failures.is_empty()) {
+            (Some(panic), _) => resume_unwind(panic),
+            (None, true) => Ok(()),
+            (None, false) => Err(CloseError { failures }),
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// The last clone is gone: closes if nobody did, and says on standard error what failed.
+    fn drop(&mut self) {
+        let mut failures = Vec::new();
+        let panic = self.shut_down(&mut |_| {}, &mut failures).flatten();
+        self.release(&mut failures);
+        for failure in &failures {
+            eprintln!("longshore: {failure}");
+        }
+        match panic {
+            Some(panic) if !thread::panicking() => resume_unwind(panic),
+            _ => {}
+        }
+    }
+}
+
+impl Inner {
+    /// Everything but closing the OS handle. `None` when it was done before; else the first panic
+    /// of a callback, if any.
+    fn shut_down(
+        &self,
+        undelivered: &mut dyn FnMut(Undelivered),
+        failures: &mut Vec<CloseFailure>,
+    ) -> Option<Option<Panic>> {
+        if !self.port.shut(failures) {
+            return None;
+        }
+        let mut panic = None;
+        if let Err(error) = self.drain(undelivered, &mut panic) {
+            self.leak.store(true, std::sync::atomic::Ordering::Relaxed);
+            failures.push(CloseFailure {
+                what: "drain the port (it stays open)",
+                error,
+            });
+        }
+        self.port.clean_up(failures);
+        Some(panic)
+    }
+
+    /// Takes what is left until nothing is in flight, cancelling again and again: an operation
+    /// may be in the middle of being submitted when it is first looked for.
+    fn drain(
+        &self,
+        undelivered: &mut dyn FnMut(Undelivered),
+        panic: &mut Option<Panic>,
+    ) -> io::Result<()> {
+        let deadline = Instant::now() + self.drain;
+        loop {
+            while let Some(packet) = self.port.take_rest(Wait::Poll)? {
+                self.discard(packet, undelivered, panic);
+            }
+            if self.in_flight.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let left = self.in_flight.contexts();
+                let message = format!("{left} operations did not end in {:?}", self.drain);
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            for (address, handle) in self.in_flight.running(|_| true) {
+                // A refusal means that there is nothing left to cancel; the packet tells.
+                let _ = self.port.cancel(handle, header(address));
+            }
+            match self.port.take_rest(Wait::Until(Instant::now() + ROUND))? {
+                Some(packet) => self.discard(packet, undelivered, panic),
+                None => thread::sleep(ROUND / 5),
+            }
+        }
+    }
+
+    /// One packet that nobody dispatched.
+    fn discard(
+        &self,
+        packet: Packet,
+        undelivered: &mut dyn FnMut(Undelivered),
+        panic: &mut Option<Panic>,
+    ) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| match self.decode(packet) {
+            Entry::Callback(callback, _) if callback as usize == WAKE as usize => {}
+            Entry::Callback(callback, word) if callback as usize == closure::RUN as usize => {
+                // SAFETY: the packet is ours (`decode`) and was taken once, by us.
+                unsafe { closure::discard_posted(word) };
+            }
+            Entry::Callback(callback, context) => undelivered(Undelivered { callback, context }),
+            // SAFETY: `decode` took the Context out of flight; its owner kept it alive for us.
+            Entry::Event(context, completion) => unsafe { Context::call(context, completion) },
+            Entry::Stop => {}
+            Entry::Foreign(packet) => self.foreign.report(packet),
+        }));
+        if let Err(caught) = outcome {
+            panic.get_or_insert(caught);
+        }
+    }
+
+    fn release(&mut self, failures: &mut Vec<CloseFailure>) {
+        if !std::mem::replace(&mut self.released, true) {
+            self.port.release(*self.leak.get_mut(), failures);
+        }
+    }
+}
+
+/// The header at an address from the in-flight table, where null never enters.
+pub(crate) fn header(address: usize) -> NonNull<crate::overlapped::RawOverlapped> {
+    NonNull::new(ptr::with_exposed_provenance_mut(address)).unwrap_or(NonNull::dangling())
+}

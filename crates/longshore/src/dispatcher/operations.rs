@@ -1,0 +1,261 @@
+//! Handles, and operations whose memory is lent to the operating system until their packet.
+// UNSAFETY: lends the memory of Contexts to the operating system.
+#![expect(unsafe_code)]
+
+use std::{io, ptr::NonNull};
+
+use super::{Context, Dispatcher, Inner, close, in_flight::Flight};
+use crate::{
+    completion::Completion, handle::Handle, overlapped::RawOverlapped, packet::Packet,
+    submission::Submission, sys::backend::Submitted,
+};
+
+impl Dispatcher {
+    /// Binds a file or socket to this port, for operations with a [`Context`].
+    ///
+    /// Once, before the first operation on it. On Windows the binding lasts as long as the
+    /// object: files must be open with `FILE_FLAG_OVERLAPPED`. Call [`detach`](Self::detach)
+    /// before closing the handle.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyAttached`](crate::Error::AlreadyAttached), [`Error::OtherPort`](crate::Error::OtherPort), [`Error::NotOverlapped`](crate::Error::NotOverlapped),
+    /// [`Error::BadHandle`](crate::Error::BadHandle), [`Error::Closed`](crate::Error::Closed), or the operating system's reason. The handle is
+    /// untouched then. (Linux: a *file* may be attached to several ports; only sockets tell.)
+    ///
+    /// # Examples
+    /// ```
+    /// use longshore::{Dispatcher, Error};
+    /// let port = Dispatcher::new()?;
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// port.attach(&listener)?;
+    /// let again = port.attach(&listener).unwrap_err();
+    /// assert_eq!(Error::of(&again), Some(Error::AlreadyAttached));
+    /// port.detach(&listener)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn attach<'h>(&self, handle: impl Into<Handle<'h>>) -> io::Result<()> {
+        self.inner.port.attach(handle.into())
+    }
+
+    /// Forgets a handle before it is closed. What is in flight on it is cancelled; each Context
+    /// still gets its `on_event`.
+    ///
+    /// # Errors
+    /// [`Error::NotAttached`](crate::Error::NotAttached).
+    pub fn detach<'h>(&self, handle: impl Into<Handle<'h>>) -> io::Result<()> {
+        let handle = handle.into();
+        self.inner.cancel_all(handle);
+        self.inner.port.detach(handle)
+    }
+
+    /// Starts one operation whose result `context` will receive.
+    ///
+    /// The Context's `on_event` is called by a dispatch, never inside this function, but perhaps
+    /// on another thread before this function has returned. On Linux an operation that cannot
+    /// finish at once waits for the descriptor; file operations that would block go to a small
+    /// pool of threads, the only threads longshore ever makes.
+    ///
+    /// # Errors
+    /// On any error no packet will come and the Context is the caller's again. What is wrong with
+    /// the call: [`Error::ContextInFlight`](crate::Error::ContextInFlight), [`Error::ZeroLength`](crate::Error::ZeroLength), [`Error::TooLong`](crate::Error::TooLong),
+    /// [`Error::NullBuffer`](crate::Error::NullBuffer), [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange), [`Error::WrongKind`](crate::Error::WrongKind),
+    /// [`Error::NotAttached`](crate::Error::NotAttached), [`Error::Closed`](crate::Error::Closed). Otherwise the operating system's reason:
+    /// an operation may fail here (a reset connection) or later, through its packet.
+    ///
+    /// # Safety
+    /// Until its `on_event` is called, or an error is returned:
+    /// * `context` points to a live Context that is not moved, dropped or borrowed mutably;
+    /// * the buffer, or the accept slot, is valid for the operation and otherwise untouched;
+    /// * the handle stays open. (To close it early, [`detach`](Self::detach) first.)
+    ///
+    /// # Examples
+    /// See `examples/read_file.rs` for a whole program; in short:
+    /// ```no_run
+    /// use longshore::{Dispatcher, Handle, Submission, dispatcher::Context};
+    /// use std::ptr::NonNull;
+    /// # fn open(_: &str) -> std::io::Result<std::fs::File> { unimplemented!() }
+    /// extern "C-unwind" fn finished(_word: usize, bytes: u32, error: u32) {
+    ///     println!("{bytes} bytes, error {error}");
+    /// }
+    /// let port = Dispatcher::new()?;
+    /// let file = open("notes.txt")?; // on Windows: with FILE_FLAG_OVERLAPPED
+    /// port.attach(&file)?;
+    /// let mut buffer = [0u8; 512];
+    /// let context = Context::new(finished, 0);
+    /// let read = Submission::Read {
+    ///     handle: Handle::from(&file),
+    ///     offset: 0,
+    ///     buffer: buffer.as_mut_ptr(),
+    ///     len: buffer.len(),
+    /// };
+    /// // SAFETY: context, buffer and file outlive the dispatch below.
+    /// unsafe { port.submit(NonNull::from(&context), read)? };
+    /// port.dispatch()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub unsafe fn submit(
+        &self,
+        context: NonNull<Context>,
+        submission: Submission<'_>,
+    ) -> io::Result<()> {
+        // SAFETY: our contract is the one of the inner function.
+        unsafe { self.inner.submit(context, submission) }
+    }
+
+    /// Queues a Context that has no operation in flight, as if one had just ended with this
+    /// result (D11).
+    ///
+    /// # Errors
+    /// [`Error::ContextInFlight`](crate::Error::ContextInFlight), [`Error::Closed`](crate::Error::Closed), or the kernel's reason for refusing the
+    /// packet.
+    ///
+    /// # Safety
+    /// `context` points to a live Context that is not moved, dropped or borrowed mutably until
+    /// its `on_event` is called or an error is returned.
+    pub unsafe fn repost(
+        &self,
+        context: NonNull<Context>,
+        bytes: u32,
+        error: u32,
+    ) -> io::Result<()> {
+        let completion = Completion { bytes, error };
+        let address = context.as_ptr().expose_provenance();
+        let flight = Flight::Ended(completion);
+        self.inner.in_flight.expect_event(address, flight, || {})?;
+        self.inner.post_event(address, bytes)
+    }
+
+    /// Asks for the cancellation of one operation. Its `on_event` is called in any case, with the
+    /// abort code (`ERROR_OPERATION_ABORTED` 995, `ECANCELED`) and the bytes that moved before, or
+    /// with its result if that came first.
+    ///
+    /// `false` when there was nothing left to cancel: the operation has ended and its packet is
+    /// queued or dispatched. A file operation that has begun may not be cancellable.
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::Error::Closed), or the operating system's.
+    pub fn cancel<'h>(
+        &self,
+        handle: impl Into<Handle<'h>>,
+        context: NonNull<Context>,
+    ) -> io::Result<bool> {
+        self.inner.port.open_or_err()?;
+        let running = self.inner.in_flight.is_running(context.as_ptr().addr());
+        Ok(running
+            && self
+                .inner
+                .port
+                .cancel(Some(handle.into().raw()), context.cast())?)
+    }
+
+    /// [`cancel`](Self::cancel) for every operation that longshore started on `handle`; returns
+    /// how many could still be cancelled. Operations that the caller started with system calls of
+    /// its own are left alone.
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::Error::Closed).
+    pub fn cancel_all<'h>(&self, handle: impl Into<Handle<'h>>) -> io::Result<usize> {
+        self.inner.port.open_or_err()?;
+        Ok(self.inner.cancel_all(handle.into()))
+    }
+}
+
+impl Inner {
+    /// Queues the packet of a Context whose result is in the table.
+    fn post_event(&self, address: usize, bytes: u32) -> io::Result<()> {
+        let packet = Packet {
+            key: 0,
+            overlapped: address,
+            bytes,
+        };
+        let posted = self.port.post(packet);
+        if posted.is_err() {
+            self.in_flight.forget_event(address);
+        }
+        posted
+    }
+
+    /// # Safety
+    /// As for [`Dispatcher::submit`].
+    unsafe fn submit(
+        &self,
+        context: NonNull<Context>,
+        submission: Submission<'_>,
+    ) -> io::Result<()> {
+        submission.validate()?;
+        let flight = Flight::Issued(submission.issued());
+        // SAFETY: the Context is live; the pointer derives from all of it.
+        let header = unsafe { Context::overlapped_ptr(context) };
+        // SAFETY: the Context is live and idle, and stays the kernel's until its packet.
+        let address = unsafe { self.expect(header, flight, submission.offset())? };
+        // SAFETY: the header was prepared; the caller keeps all it refers to until the packet.
+        match unsafe { self.port.submit(header, &submission) } {
+            Ok(Submitted::PacketOwed) => Ok(()),
+            Ok(Submitted::Done(completion)) => {
+                self.in_flight.end(address, completion);
+                self.post_event(address, completion.bytes)
+            }
+            Err(refused) => {
+                self.in_flight.forget_event(address);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Puts a Context into the table and prepares its header, unless the port is closed.
+    ///
+    /// # Safety
+    /// The header is that of a live Context; if it is idle, it is not touched until its packet.
+    unsafe fn expect(
+        &self,
+        header: NonNull<RawOverlapped>,
+        flight: Flight,
+        offset: u64,
+    ) -> io::Result<usize> {
+        let address = header.as_ptr().expose_provenance();
+        self.in_flight.expect_event(address, flight, || {
+            // SAFETY: live, and idle, as the table says.
+            unsafe { RawOverlapped::prepare(header, offset) };
+        })?;
+        // After the entry is made: closing sets its flag first and looks at the table then, so
+        // either we see the flag here or it sees (and waits for) our entry.
+        self.port
+            .open_or_err()
+            .inspect_err(|_| self.in_flight.forget_event(address))?;
+        Ok(address)
+    }
+
+    /// # Safety
+    /// As for [`Dispatcher::arm`].
+    #[cfg_attr(
+        target_os = "linux",
+        expect(dead_code, reason = "only Windows can arm")
+    )]
+    pub(crate) unsafe fn arm(&self, context: NonNull<Context>) -> io::Result<()> {
+        // SAFETY: passed on.
+        unsafe { self.expect(context.cast(), Flight::Armed, 0).map(|_| ()) }
+    }
+
+    #[cfg_attr(
+        target_os = "linux",
+        expect(dead_code, reason = "only Windows can arm")
+    )]
+    pub(crate) fn disarm(&self, context: NonNull<Context>) -> bool {
+        self.in_flight.disarm(context.as_ptr().addr())
+    }
+
+    fn cancel_all(&self, handle: Handle<'_>) -> usize {
+        let on_handle = |flight: &Flight| match flight {
+            Flight::Issued(issued) => issued.handle == handle.raw(),
+            _ => false,
+        };
+        let asked = self.in_flight.running(on_handle).into_iter();
+        asked
+            .filter(|&(address, raw)| {
+                // A refusal means that there was nothing left to cancel.
+                let header = close::header(address);
+                self.port.cancel(raw, header).unwrap_or(false)
+            })
+            .count()
+    }
+}

@@ -1,0 +1,106 @@
+//! A borrowed OS handle together with its kind.
+//!
+//! The kind decides which system call an operation becomes and whose error codes its completion
+//! carries, so it is settled once, by the type the handle comes from.
+
+use std::{fs::File, marker::PhantomData, net};
+
+#[cfg(unix)]
+use std::os::fd::{AsFd, AsRawFd};
+#[cfg(windows)]
+use std::os::windows::io::{AsHandle, AsRawHandle, AsRawSocket, AsSocket};
+
+/// What kind of object a handle names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Socket,
+}
+
+/// A borrowed file or socket, as [`attach`](crate::Dispatcher::attach) and
+/// [`Submission`](crate::Submission) take it.
+///
+/// It is `Copy` and as long-lived as the borrow it was made from.
+///
+/// # Examples
+/// ```
+/// use longshore::Handle;
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let handle = Handle::from(&listener);
+/// # let _ = handle;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Handle<'a> {
+    raw: usize,
+    kind: Kind,
+    owner: PhantomData<&'a ()>,
+}
+
+impl<'a> Handle<'a> {
+    /// A handle to a file: anything with a `BorrowedFd` that is read and written at an offset.
+    #[cfg(unix)]
+    pub fn file(file: &'a impl AsFd) -> Self {
+        Self::new(file.as_fd().as_raw_fd() as usize, Kind::File)
+    }
+
+    /// A handle to a file: anything with a `BorrowedHandle` that is read and written at an
+    /// offset. It must have been opened with `FILE_FLAG_OVERLAPPED`.
+    #[cfg(windows)]
+    pub fn file(file: &'a impl AsHandle) -> Self {
+        Self::new(file.as_handle().as_raw_handle() as usize, Kind::File)
+    }
+
+    /// A handle to a socket.
+    #[cfg(unix)]
+    pub fn socket(socket: &'a impl AsFd) -> Self {
+        Self::new(socket.as_fd().as_raw_fd() as usize, Kind::Socket)
+    }
+
+    /// A handle to a socket.
+    #[cfg(windows)]
+    pub fn socket(socket: &'a impl AsSocket) -> Self {
+        Self::new(socket.as_socket().as_raw_socket() as usize, Kind::Socket)
+    }
+
+    pub(crate) fn new(raw: usize, kind: Kind) -> Self {
+        Self {
+            raw,
+            kind,
+            owner: PhantomData,
+        }
+    }
+
+    /// The OS's value: a file descriptor, a `HANDLE` or a `SOCKET`.
+    pub(crate) fn raw(self) -> usize {
+        self.raw
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        self.kind
+    }
+}
+
+impl<'a> From<&'a File> for Handle<'a> {
+    fn from(file: &'a File) -> Self {
+        Self::file(file)
+    }
+}
+
+impl<'a> From<&'a net::TcpStream> for Handle<'a> {
+    fn from(stream: &'a net::TcpStream) -> Self {
+        Self::socket(stream)
+    }
+}
+
+impl<'a> From<&'a net::TcpListener> for Handle<'a> {
+    fn from(listener: &'a net::TcpListener) -> Self {
+        Self::socket(listener)
+    }
+}
+
+impl<'a> From<&'a socket2::Socket> for Handle<'a> {
+    fn from(socket: &'a socket2::Socket) -> Self {
+        Self::socket(socket)
+    }
+}

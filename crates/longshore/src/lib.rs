@@ -1,0 +1,61 @@
+//! A completion port: one queue that many threads can wait on, which delivers posted callbacks
+//! and finished I/O through the same door.
+//!
+//! On Windows it is the real thing, an I/O completion port. On Linux it is epoll, edge-triggered,
+//! turned into completions. The same contract holds on each, and the same test-suite proves it.
+//!
+//! # Start here
+//! A [`Dispatcher`] owns one port. Any thread may [`post`](Dispatcher::post) to it, any number of
+//! threads may [`dispatch`](Dispatcher::dispatch) from it, and each dispatch runs exactly one
+//! entry.
+//!
+//! ```
+//! use longshore::Dispatcher;
+//!
+//! extern "C-unwind" fn greet(number: usize) {
+//!     println!("number {number} came through the port");
+//! }
+//!
+//! let port = Dispatcher::new()?;
+//! port.post(42, greet)?;
+//! port.post_fn(|| println!("closures travel too")).map_err(|refused| refused.error)?;
+//! port.dispatch()?;
+//! port.dispatch()?;
+//! assert!(!port.try_dispatch()?);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! Overlapped I/O uses storage of your own, a [`dispatcher::Context`], which the port fills in and
+//! hands to a function of yours. See [`Dispatcher::submit`].
+//!
+//! # The rules
+//! The ids D1 to D12 in these pages name the rules of the dispatcher's contract. They begin the
+//! names of the tests that prove them, on each backend.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(missing_docs)]
+#![doc(test(attr(deny(warnings))))]
+
+#[cfg(not(any(windows, target_os = "linux")))]
+compile_error!("longshore has no backend for this operating system: it runs on Windows and Linux");
+
+mod completion;
+pub mod dispatcher;
+mod error;
+mod handle;
+pub mod os;
+mod overlapped;
+mod packet;
+mod port;
+mod submission;
+#[cfg(target_os = "linux")]
+mod sync;
+mod sys;
+
+pub use completion::Completion;
+pub use dispatcher::{Builder, Dispatcher};
+pub use error::Error;
+pub use handle::Handle;
+pub use overlapped::RawOverlapped;
+pub use packet::Packet;
+pub use submission::{AcceptSlot, Submission};
+pub use sys::{Backend, backend::CloseFailure};

@@ -1,0 +1,129 @@
+//! The port: packets in and out, handles attached, operations submitted and cancelled.
+//!
+//! It knows nothing about what packets mean; that is the dispatcher's. It adds to the backend what
+//! is the same everywhere: refusing calls after `shut`, and validating a submission before the
+//! operating system sees it.
+// UNSAFETY: passes on the backend's unsafe operations with the same contract.
+#![expect(unsafe_code)]
+
+use std::{io, ptr::NonNull};
+
+use crate::{
+    completion::Completion,
+    error::Error,
+    handle::Handle,
+    overlapped::RawOverlapped,
+    packet::Packet,
+    submission::{Issued, Submission},
+    sys::{
+        self, Driver,
+        backend::{Backend as _, CloseFailure, Submitted, Wait},
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct Port {
+    driver: Driver,
+    backend: sys::Backend,
+}
+
+impl Port {
+    /// Whether others can put packets on the port, so that each one must be checked.
+    pub(crate) const STRANGERS: bool = Driver::STRANGERS;
+
+    pub(crate) fn open(backend: sys::Backend, concurrency: u32) -> io::Result<Self> {
+        if !sys::Backend::available().contains(&backend) {
+            return Err(Error::NoSuchBackend.into());
+        }
+        let driver = Driver::open(concurrency)?;
+        Ok(Self { driver, backend })
+    }
+
+    pub(crate) fn backend(&self) -> sys::Backend {
+        self.backend
+    }
+
+    /// The mechanism itself, for what only one of them offers.
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    #[inline]
+    pub(crate) fn post(&self, packet: Packet) -> io::Result<()> {
+        self.driver.post(packet)
+    }
+
+    #[inline]
+    pub(crate) fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        self.driver.take(wait)
+    }
+
+    pub(crate) fn open_or_err(&self) -> io::Result<()> {
+        match self.driver.is_shut() {
+            true => Err(Error::Closed.into()),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn attach(&self, handle: Handle<'_>) -> io::Result<()> {
+        self.open_or_err()?;
+        self.driver.attach(handle)
+    }
+
+    pub(crate) fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
+        self.driver.detach(handle)
+    }
+
+    /// # Safety
+    /// As for [`Backend::submit`](sys::backend::Backend::submit); the submission was validated.
+    pub(crate) unsafe fn submit(
+        &self,
+        header: NonNull<RawOverlapped>,
+        submission: &Submission<'_>,
+    ) -> io::Result<Submitted> {
+        // SAFETY: the caller keeps the backend's contract, which is ours word for word.
+        unsafe { self.driver.submit(header, submission) }
+    }
+
+    pub(crate) fn cancel(
+        &self,
+        handle: Option<usize>,
+        header: NonNull<RawOverlapped>,
+    ) -> io::Result<bool> {
+        self.driver.cancel(handle, header)
+    }
+
+    /// # Safety
+    /// The header is live.
+    pub(crate) unsafe fn outcome(
+        &self,
+        issued: Option<&Issued>,
+        header: NonNull<RawOverlapped>,
+    ) -> Option<Completion> {
+        // SAFETY: passed on.
+        unsafe { self.driver.outcome(issued, header) }
+    }
+
+    /// # Safety
+    /// What the operation refers to is still valid.
+    pub(crate) unsafe fn settle(&self, issued: &Issued, completion: Completion) -> Completion {
+        // SAFETY: passed on.
+        unsafe { self.driver.settle(issued, completion) }
+    }
+
+    pub(crate) fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {
+        self.driver.shut(failures)
+    }
+
+    pub(crate) fn take_rest(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        self.driver.take_rest(wait)
+    }
+
+    pub(crate) fn clean_up(&self, failures: &mut Vec<CloseFailure>) {
+        self.driver.clean_up(failures);
+    }
+
+    pub(crate) fn release(&mut self, leak: bool, failures: &mut Vec<CloseFailure>) {
+        self.driver.release(leak, failures);
+    }
+}

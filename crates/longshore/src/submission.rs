@@ -1,0 +1,288 @@
+//! What to ask the kernel for: one enum of plain data, the same on every backend.
+// UNSAFETY: says that the address of an accept slot may travel between threads.
+#![expect(unsafe_code)]
+
+use std::{net::SocketAddr, ptr::NonNull};
+
+use crate::{
+    error::Error,
+    handle::{Handle, Kind},
+};
+
+/// Room for the two addresses `AcceptEx` writes: each the largest socket address plus 16 bytes.
+pub(crate) const ACCEPT_ADDRESS: usize = 128 + 16;
+
+/// One operation, described. [`Dispatcher::submit`](crate::Dispatcher::submit) starts it.
+///
+/// Pointers are raw because the kernel uses them until the packet comes: the buffer, the slot and
+/// the handle must stay valid and unmoved until then. At most `u32::MAX` bytes move in one
+/// operation; a longer buffer is used up to that length, and a short count is a success.
+///
+/// # Examples
+/// ```
+/// use longshore::{Handle, Submission};
+/// let file = std::fs::File::open("Cargo.toml")?;
+/// let mut buffer = vec![0u8; 4096];
+/// let read = Submission::Read {
+///     handle: Handle::from(&file),
+///     offset: 0,
+///     buffer: buffer.as_mut_ptr(),
+///     len: buffer.len(),
+/// };
+/// # let _ = read;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Submission<'h> {
+    /// Read from a file at `offset` bytes from its start. The end of the file is (0 bytes, no
+    /// error).
+    Read {
+        /// The file.
+        handle: Handle<'h>,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// Where the bytes go; it need not be initialised.
+        buffer: *mut u8,
+        /// The length of the buffer in bytes.
+        len: usize,
+    },
+    /// Write to a file at `offset` bytes from its start.
+    Write {
+        /// The file.
+        handle: Handle<'h>,
+        /// Bytes from the start of the file.
+        offset: u64,
+        /// The bytes to write.
+        buffer: *const u8,
+        /// The length of the buffer in bytes.
+        len: usize,
+    },
+    /// Receive from a connected socket: at least one byte, or 0 when the peer has finished.
+    Recv {
+        /// The connected socket.
+        socket: Handle<'h>,
+        /// Where the bytes go; it need not be initialised.
+        buffer: *mut u8,
+        /// The length of the buffer in bytes.
+        len: usize,
+    },
+    /// Send on a connected stream socket: all bytes, unless an error or a cancel comes first.
+    Send {
+        /// The connected socket.
+        socket: Handle<'h>,
+        /// The bytes to send.
+        buffer: *const u8,
+        /// The length of the buffer in bytes.
+        len: usize,
+    },
+    /// Accept one connection on a listening TCP socket. The count of bytes is 0.
+    Accept {
+        /// The listening socket. On Linux it becomes (and stays) non-blocking.
+        listener: Handle<'h>,
+        /// Where the accepted socket is put.
+        slot: NonNull<AcceptSlot>,
+    },
+    /// Connect a fresh TCP socket. The count of bytes is 0. On Windows the socket is bound to
+    /// the any-address of the same family first, unless it was bound before.
+    Connect {
+        /// The unconnected socket.
+        socket: Handle<'h>,
+        /// Where to.
+        address: SocketAddr,
+    },
+}
+
+/// Caller-owned storage for one accept: it lives unmoved until the packet comes.
+///
+/// # Examples
+/// ```
+/// let mut slot = longshore::AcceptSlot::new();
+/// assert!(slot.take().is_none(), "nothing was accepted yet");
+/// ```
+#[derive(Debug)]
+pub struct AcceptSlot {
+    pub(crate) socket: Option<socket2::Socket>,
+    pub(crate) peer: Option<SocketAddr>,
+    #[cfg_attr(
+        target_os = "linux",
+        expect(dead_code, reason = "only Windows needs all of it")
+    )]
+    pub(crate) addresses: [u8; 2 * ACCEPT_ADDRESS],
+}
+
+impl AcceptSlot {
+    /// An empty slot.
+    pub const fn new() -> Self {
+        Self {
+            socket: None,
+            peer: None,
+            addresses: [0; 2 * ACCEPT_ADDRESS],
+        }
+    }
+
+    /// The accepted connection and the address of its peer; `None` if none was accepted or it
+    /// was taken before. A connection that nobody takes is closed with the slot.
+    pub fn take(&mut self) -> Option<(std::net::TcpStream, SocketAddr)> {
+        // The peer is filled in last and only on success, so it tells whether the socket counts.
+        let peer = self.peer.take()?;
+        Some((self.socket.take()?.into(), peer))
+    }
+}
+
+impl Default for AcceptSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What remains to be known of an operation once it is in flight.
+#[cfg_attr(
+    target_os = "linux",
+    expect(dead_code, reason = "only Windows needs all of it")
+)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Issued {
+    pub(crate) handle: usize,
+    pub(crate) kind: Kind,
+    pub(crate) then: Then,
+}
+
+/// What is still to be done when the packet comes, before anybody is told.
+#[cfg_attr(
+    target_os = "linux",
+    expect(dead_code, reason = "only Windows needs all of it")
+)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Then {
+    Nothing,
+    /// The accepted socket is in the slot and takes over the listener's properties.
+    FinishAccept {
+        listener: usize,
+        slot: NonNull<AcceptSlot>,
+    },
+    /// The socket becomes a full member of the connection.
+    FinishConnect {
+        socket: usize,
+    },
+}
+
+// SAFETY: the slot's address is only carried here. Whoever follows it, on whichever thread, relies
+// on the submitter, who promised that the slot stays valid until the packet (`submit`).
+unsafe impl Send for Then {}
+// SAFETY: see Send.
+unsafe impl Sync for Then {}
+
+impl Submission<'_> {
+    /// The handle the operation is for.
+    pub(crate) fn handle(&self) -> Handle<'_> {
+        match *self {
+            Self::Read { handle, .. } | Self::Write { handle, .. } => handle,
+            Self::Recv { socket, .. } | Self::Send { socket, .. } => socket,
+            Self::Accept { listener, .. } => listener,
+            Self::Connect { socket, .. } => socket,
+        }
+    }
+
+    pub(crate) fn issued(&self) -> Issued {
+        let handle = self.handle();
+        Issued {
+            handle: handle.raw(),
+            kind: handle.kind(),
+            then: match *self {
+                Self::Accept { listener, slot } => Then::FinishAccept {
+                    listener: listener.raw(),
+                    slot,
+                },
+                Self::Connect { socket, .. } => Then::FinishConnect {
+                    socket: socket.raw(),
+                },
+                _ => Then::Nothing,
+            },
+        }
+    }
+
+    /// The file offset; 0 for what has none.
+    pub(crate) fn offset(&self) -> u64 {
+        match *self {
+            Self::Read { offset, .. } | Self::Write { offset, .. } => offset,
+            _ => 0,
+        }
+    }
+
+    /// Refuses what no system should be asked: wrong kinds, empty and impossible buffers.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let wanted = match self {
+            Self::Read { .. } | Self::Write { .. } => Kind::File,
+            _ => Kind::Socket,
+        };
+        if self.handle().kind() != wanted {
+            return Err(Error::WrongKind);
+        }
+        let (buffer, len) = match *self {
+            Self::Read { buffer, len, .. } | Self::Recv { buffer, len, .. } => {
+                (buffer.cast_const(), len)
+            }
+            Self::Write { buffer, len, .. } | Self::Send { buffer, len, .. } => (buffer, len),
+            Self::Accept { .. } | Self::Connect { .. } => return Ok(()),
+        };
+        match len {
+            0 => return Err(Error::ZeroLength),
+            _ if len > isize::MAX as usize => return Err(Error::TooLong),
+            _ if buffer.is_null() => return Err(Error::NullBuffer),
+            _ => {}
+        }
+        let end = self.offset().checked_add(u64::from(clamp(len)));
+        match end {
+            Some(end) if end <= i64::MAX as u64 => Ok(()),
+            _ => Err(Error::OffsetOutOfRange),
+        }
+    }
+}
+
+/// The length of one operation: both systems count its bytes in 32 bits.
+pub(crate) fn clamp(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: Kind, offset: u64, buffer: *mut u8, len: usize) -> Submission<'static> {
+        let handle = Handle::new(3, kind);
+        Submission::Read {
+            handle,
+            offset,
+            buffer,
+            len,
+        }
+    }
+
+    #[test]
+    fn d05_impossible_submissions_are_refused_by_type() {
+        let mut byte = 0u8;
+        let p = &raw mut byte;
+        let check = |s: Submission<'_>| s.validate();
+        assert_eq!(check(read(Kind::File, 0, p, 1)), Ok(()));
+        assert_eq!(check(read(Kind::Socket, 0, p, 1)), Err(Error::WrongKind));
+        assert_eq!(check(read(Kind::File, 0, p, 0)), Err(Error::ZeroLength));
+        let absurd = isize::MAX as usize + 1;
+        assert_eq!(check(read(Kind::File, 0, p, absurd)), Err(Error::TooLong));
+        let null = std::ptr::null_mut();
+        assert_eq!(check(read(Kind::File, 0, null, 1)), Err(Error::NullBuffer));
+        let last = i64::MAX as u64 - 1;
+        assert_eq!(check(read(Kind::File, last, p, 1)), Ok(()));
+        let past = Err(Error::OffsetOutOfRange);
+        assert_eq!(check(read(Kind::File, last, p, 2)), past);
+        assert_eq!(check(read(Kind::File, u64::MAX, p, 1)), past);
+    }
+
+    #[test]
+    fn d05_lengths_are_clamped_not_wrapped() {
+        assert_eq!(clamp(5), 5);
+        assert_eq!(clamp(u32::MAX as usize), u32::MAX);
+        #[cfg(target_pointer_width = "64")]
+        assert_eq!(clamp(u32::MAX as usize + 1), u32::MAX);
+    }
+}

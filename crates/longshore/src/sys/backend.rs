@@ -1,0 +1,152 @@
+//! The contract every backend keeps.
+//!
+//! A backend moves [`Packet`]s and runs [`Submission`]s. It never learns what a packet means, who
+//! waits for an operation, or what follows the [`RawOverlapped`] header it is handed.
+//!
+//! 1. **Exactly once.** A packet that `post` accepted, and a packet owed for an operation, leaves
+//!    `take` or `take_rest` exactly once, on whichever thread asks first. It may do so before the
+//!    call that caused it has returned.
+//! 2. **One at a time.** `take` hands out one packet. What a thread harvested beyond that is where
+//!    any other thread finds it.
+//! 3. **No lost wake-up.** A packet that is there before or after a thread decides to sleep ends
+//!    the sleep of one thread.
+//! 4. **Fairness.** Packets leave in the order in which they became ready, as far as one thread
+//!    can see; a flood of posts cannot keep finished I/O out, and the reverse.
+//! 5. **The submitting call's own result decides.** `submit` returns `PacketOwed` when a packet
+//!    with key 0 and the header's address will come; `Done` when the operation ended without one,
+//!    and the caller posts it; an error when nothing was started and the header is the caller's.
+//! 6. **The header belongs to the backend** from `submit` until `take` has returned its packet.
+//! 7. **Shut.** After `shut` every `post` fails with [`Error::Closed`](crate::Error::Closed) and
+//!    its packet is not queued, every `take`, blocked ones included, returns that error, and
+//!    `take_rest` serves the one thread that cleans up. Operations go on until they are cancelled.
+//! 8. **No foreign code** runs inside a backend, and no lock is held when a call returns.
+// UNSAFETY: declares the operations whose memory the caller must keep valid.
+#![expect(unsafe_code)]
+
+use std::{io, ptr::NonNull, time::Instant};
+
+use crate::{
+    completion::Completion,
+    handle::Handle,
+    overlapped::RawOverlapped,
+    packet::Packet,
+    submission::{Issued, Submission},
+};
+
+/// How long `take` may wait for a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    /// Not at all.
+    Poll,
+    /// Until this moment; never less.
+    Until(Instant),
+    /// For ever.
+    Forever,
+}
+
+/// What the submitting system call's own result said.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    target_os = "linux",
+    expect(dead_code, reason = "epoll queues its own packets")
+)]
+pub(crate) enum Submitted {
+    /// A packet will come, or has come already.
+    PacketOwed,
+    /// The operation has ended and no packet will come.
+    Done(Completion),
+}
+
+/// One thing that went wrong while a port was closed.
+#[derive(Debug)]
+pub struct CloseFailure {
+    pub(crate) what: &'static str,
+    pub(crate) error: io::Error,
+}
+
+impl CloseFailure {
+    /// What longshore tried to do: "close the completion port", say.
+    pub fn attempt(&self) -> &str {
+        self.what
+    }
+
+    /// Why it failed.
+    pub fn error(&self) -> &io::Error {
+        &self.error
+    }
+}
+
+/// A mechanism that delivers packets. See the module's contract.
+pub(crate) trait Backend: Sized + Send + Sync {
+    /// Whether others can put packets on the port, so that each one must be checked.
+    const STRANGERS: bool;
+
+    /// A new port. `concurrency` is the number of threads meant to run at once, 0 for one a core;
+    /// a mechanism without such a limit ignores it.
+    fn open(concurrency: u32) -> io::Result<Self>;
+
+    /// Queues one packet.
+    fn post(&self, packet: Packet) -> io::Result<()>;
+
+    /// Takes one packet, waiting as told; `None` when the time is up.
+    fn take(&self, wait: Wait) -> io::Result<Option<Packet>>;
+
+    /// Binds a handle to the port.
+    fn attach(&self, handle: Handle<'_>) -> io::Result<()>;
+
+    /// Forgets a handle that is about to be closed; what is in flight on it is aborted.
+    fn detach(&self, handle: Handle<'_>) -> io::Result<()>;
+
+    /// Starts one operation. The header was prepared by the caller.
+    ///
+    /// # Safety
+    /// The header, the buffer, the slot and the handle stay valid and unmoved until the packet
+    /// was taken, or until an error is returned.
+    unsafe fn submit(
+        &self,
+        header: NonNull<RawOverlapped>,
+        submission: &Submission<'_>,
+    ) -> io::Result<Submitted>;
+
+    /// Asks for the cancellation of one operation. The packet comes in any case; `false` when
+    /// there was nothing left to cancel. `handle` is the raw value the operation was issued for;
+    /// `None` looks at every attached handle.
+    fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool>;
+
+    /// What a packet says about its operation; `None` while the header still says pending (so the
+    /// packet is not the operation's own). `issued` is `None` for the caller's own system call.
+    ///
+    /// # Safety
+    /// The header is live.
+    unsafe fn outcome(
+        &self,
+        issued: Option<&Issued>,
+        header: NonNull<RawOverlapped>,
+    ) -> Option<Completion>;
+
+    /// Does what remains once an operation's packet has come; returns the final outcome.
+    ///
+    /// # Safety
+    /// As for [`submit`](Self::submit): what the operation refers to is still valid.
+    unsafe fn settle(&self, issued: &Issued, completion: Completion) -> Completion;
+
+    /// The outcome code of a cancelled operation.
+    fn aborted() -> u32;
+
+    /// Refuses posts from now on and releases every blocked `take`. `false` when it was shut
+    /// before. Failures go to `failures`.
+    fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool;
+
+    /// Whether `shut` was called.
+    fn is_shut(&self) -> bool;
+
+    /// `take` for the thread that cleans up after `shut`. May return `None` early.
+    fn take_rest(&self, wait: Wait) -> io::Result<Option<Packet>>;
+
+    /// Gives up process-wide resources (Winsock) after the last packet was taken.
+    fn clean_up(&self, failures: &mut Vec<CloseFailure>);
+
+    /// Closes the port itself. With `leak` it stays open for ever, because the kernel still owns
+    /// memory that refers to it.
+    fn release(&mut self, leak: bool, failures: &mut Vec<CloseFailure>);
+}

@@ -1,0 +1,308 @@
+//! Linux: epoll, edge-triggered, turned into completions.
+//!
+//! epoll tells when a descriptor is *ready*; a port tells when an operation has *finished*. In
+//! between stands the [`source`]: it tries an operation at once, and when the call would block it
+//! keeps the operation until the kernel reports a change. Whoever sees the change, on whichever
+//! thread, carries the operation out, writes its result into the caller's header and queues a
+//! packet. Files are always ready for epoll and yet make the caller wait, so they go their own way
+//! ([`file`]).
+//!
+//! One queue holds posts and packets alike ([`inbox`]); every dispatching thread takes from it,
+//! one entry at a time. A thread that finds it empty sleeps in `epoll_wait` on the one shared
+//! epoll set: the kernel wakes one thread for each event, so nothing has to be handed over. A
+//! post wakes a sleeper through an eventfd in the same set, and only if somebody sleeps and no
+//! wake-up is on its way ([`sleepers`]): a post to a busy port is two atomic operations on the
+//! queue and no system call.
+//!
+//! Descriptors are registered once, for both directions; re-arming one for each operation would
+//! cost a system call each time. The epoll token is a generation and the descriptor's number, never
+//! an address, so that a stale event finds nothing.
+//!
+//! What this mechanism cannot know: a descriptor that is closed without `detach` vanishes from the
+//! set in silence, and its operations with it. That is why `submit` asks that the handle stays
+//! open.
+// UNSAFETY: passes on the contract of `submit`.
+#![expect(unsafe_code)]
+
+mod calls;
+mod file;
+mod inbox;
+mod sleepers;
+mod source;
+mod table;
+
+use std::{
+    cell::Cell,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    ptr::NonNull,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{
+    file::Pool,
+    inbox::{BELL, Inbox},
+    table::Table,
+};
+use super::backend::{Backend, CloseFailure, Submitted, Wait};
+use crate::{
+    completion::Completion,
+    error::Error,
+    handle::{Handle, Kind},
+    overlapped::RawOverlapped,
+    packet::Packet,
+    submission::{Issued, Submission},
+};
+
+/// After how many entries a thread asks the kernel for finished I/O although more entries wait, so
+/// that a flood of posts cannot keep I/O out. A power of two.
+const LOOK_AFTER: u32 = 64;
+
+#[derive(Debug)]
+pub(crate) struct Epoll {
+    /// Open until `release`.
+    epoll: Option<OwnedFd>,
+    inbox: Arc<Inbox>,
+    table: Table,
+    pool: Pool,
+}
+
+thread_local! {
+    /// Entries this thread has taken without asking the kernel.
+    static TAKEN: Cell<u32> = const { Cell::new(0) };
+}
+
+impl Epoll {
+    fn epoll(&self) -> io::Result<&OwnedFd> {
+        self.epoll.as_ref().ok_or_else(|| Error::Closed.into())
+    }
+
+    /// The descriptor that other event loops wait for.
+    pub(crate) fn pollable(&self) -> io::Result<BorrowedFd<'_>> {
+        Ok(self.inbox.doorbell(self.epoll()?)?.as_fd())
+    }
+
+    /// Whether it is the kernel's turn.
+    #[inline]
+    fn look_is_due(&self) -> bool {
+        let taken = TAKEN.get().wrapping_add(1);
+        TAKEN.set(taken);
+        taken & (LOOK_AFTER - 1) == 0 && !self.table.has_no_sockets()
+    }
+
+    /// Takes an entry, asking the kernel first, and sleeping if there is none.
+    #[cold]
+    fn take_slow(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        loop {
+            let timeout = match wait {
+                Wait::Poll => Some(Duration::ZERO),
+                Wait::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+                Wait::Forever => None,
+            };
+            self.look(timeout)?;
+            if let Some(packet) = self.take_and_look_back()? {
+                return Ok(Some(packet));
+            }
+            // A wait that a signal cut short is not over; the clock decides.
+            let is_over = match wait {
+                Wait::Poll => self.inbox.silence_doorbell(),
+                Wait::Until(deadline) => Instant::now() >= deadline,
+                Wait::Forever => false,
+            };
+            if is_over {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes an entry after a harvest, and calls for help if there are more.
+    fn take_and_look_back(&self) -> io::Result<Option<Packet>> {
+        if self.inbox.is_closed() {
+            return Err(Error::Closed.into());
+        }
+        let taken = self.inbox.pop();
+        self.inbox.wake_if_more();
+        Ok(taken)
+    }
+
+    /// Collects what the kernel has to report, sleeping for as long as there is nothing at all.
+    fn look(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut timeout = timeout;
+        let asleep = match timeout {
+            Some(Duration::ZERO) => None,
+            _ => Some(self.inbox.sleepers().commit()),
+        };
+        // The last look, after this thread is counted as asleep; see `sleepers`.
+        if asleep.is_some() && (!self.inbox.is_empty() || self.inbox.is_closed()) {
+            timeout = Some(Duration::ZERO);
+        }
+        let mut events = calls::NO_EVENTS;
+        let count = calls::epoll_wait(self.epoll()?, &mut events, timeout)?;
+        drop(asleep);
+        self.handle(&events[..count]);
+        Ok(())
+    }
+
+    fn handle(&self, events: &[libc::epoll_event]) {
+        let mut queued = 0;
+        for event in events {
+            // Copied out: the struct is packed on some architectures.
+            let (token, events) = (event.u64, event.events);
+            if token == BELL {
+                self.inbox.sleepers().answer();
+            } else if let Some(source) = self.table.by_token(token) {
+                let before = queued;
+                queued += source.on_ready(events, &self.inbox);
+                // One entry is for this thread. From the second on there is work for another,
+                // which need not wait until this thread is through with the batch.
+                if before < 2 && queued >= 2 {
+                    self.inbox.wake_if_more();
+                }
+            }
+        }
+    }
+}
+
+impl Backend for Epoll {
+    const STRANGERS: bool = false;
+
+    fn open(_concurrency: u32) -> io::Result<Self> {
+        let epoll = calls::epoll_create()?;
+        let inbox = Inbox::new()?;
+        let edges = (libc::EPOLLIN | libc::EPOLLET) as u32;
+        calls::epoll_add(&epoll, inbox.bell().as_raw_fd(), edges, BELL)?;
+        Ok(Self {
+            epoll: Some(epoll),
+            inbox: Arc::new(inbox),
+            table: Table::new(),
+            pool: Pool::new(),
+        })
+    }
+
+    #[inline]
+    fn post(&self, packet: Packet) -> io::Result<()> {
+        self.inbox.post(packet)
+    }
+
+    #[inline]
+    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        if self.inbox.is_closed() {
+            return Err(Error::Closed.into());
+        }
+        if !self.look_is_due()
+            && let Some(packet) = self.inbox.pop()
+        {
+            return Ok(Some(packet));
+        }
+        self.take_slow(wait)
+    }
+
+    fn attach(&self, handle: Handle<'_>) -> io::Result<()> {
+        let fd = handle.raw() as RawFd;
+        let replaced = self.table.attach(fd, handle.kind(), self.epoll()?)?;
+        if let Some(stale) = replaced {
+            // Its descriptor was closed without `detach`; the number has a new owner now.
+            stale.detach(&self.inbox);
+        }
+        Ok(())
+    }
+
+    fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
+        let source = self.table.remove(handle.raw() as RawFd)?;
+        if source.kind == Kind::Socket {
+            // It fails only if the descriptor was closed before, which has the same effect.
+            let _ = calls::epoll_delete(self.epoll()?, source.fd);
+        }
+        source.detach(&self.inbox);
+        Ok(())
+    }
+
+    unsafe fn submit(
+        &self,
+        header: NonNull<RawOverlapped>,
+        submission: &Submission<'_>,
+    ) -> io::Result<Submitted> {
+        let source = self.table.by_fd(submission.handle().raw() as RawFd);
+        let source = source.ok_or(Error::NotAttached)?;
+        // SAFETY: the caller's contract is passed on.
+        unsafe {
+            match source.kind {
+                Kind::Socket => source.start(header, submission, &self.inbox)?,
+                Kind::File => file::start(&source, header, submission, &self.inbox, &self.pool)?,
+            }
+        }
+        Ok(Submitted::PacketOwed)
+    }
+
+    fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {
+        let source = handle.and_then(|raw| self.table.by_fd(raw as RawFd));
+        let cancelled = source.is_some_and(|source| source.cancel(header, &self.inbox));
+        Ok(cancelled || self.pool.cancel(header, &self.inbox))
+    }
+
+    unsafe fn outcome(
+        &self,
+        _issued: Option<&Issued>,
+        header: NonNull<RawOverlapped>,
+    ) -> Option<Completion> {
+        // SAFETY: the header is live, as the caller says.
+        let (status, bytes) =
+            unsafe { (RawOverlapped::status(header), RawOverlapped::bytes(header)) };
+        // Only we queue packets, and only after the result was written, so it is never pending.
+        Some(Completion {
+            bytes,
+            error: status as u32,
+        })
+    }
+
+    unsafe fn settle(&self, _issued: &Issued, completion: Completion) -> Completion {
+        completion
+    }
+
+    fn aborted() -> u32 {
+        libc::ECANCELED as u32
+    }
+
+    fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {
+        if !self.inbox.sleepers().close() {
+            return false;
+        }
+        // Level-triggered and never read, the bell wakes every sleeper from here on.
+        let level = libc::EPOLLIN as u32;
+        let modified = self.epoll().and_then(|epoll| {
+            calls::epoll_modify(epoll, self.inbox.bell().as_raw_fd(), level, BELL)
+        });
+        calls::ring(self.inbox.bell());
+        failures.extend(modified.err().map(|error| CloseFailure {
+            what: "wake the threads that wait",
+            error,
+        }));
+        true
+    }
+
+    fn is_shut(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    fn take_rest(&self, _wait: Wait) -> io::Result<Option<Packet>> {
+        if let Some(packet) = self.inbox.take_rest() {
+            return Ok(Some(packet));
+        }
+        self.look(Some(Duration::ZERO))?;
+        Ok(self.inbox.take_rest())
+    }
+
+    fn clean_up(&self, _failures: &mut Vec<CloseFailure>) {}
+
+    fn release(&mut self, _leak: bool, failures: &mut Vec<CloseFailure>) {
+        // Nothing in the kernel refers to memory of an operation; a file thread that is still at
+        // work has its own descriptor, and the caller's buffer until its packet. So there is
+        // nothing to leak: the set can always be closed.
+        let closed = self.epoll.take().map_or(Ok(()), calls::close);
+        failures.extend(closed.err().map(|error| CloseFailure {
+            what: "close the epoll set",
+            error,
+        }));
+    }
+}

@@ -1,0 +1,362 @@
+//! One attached descriptor, and the operations that wait for it to become ready.
+//!
+//! The kernel reports a change once (edge-triggered), so the source remembers that it is ready
+//! until a system call says that it would block. Everything happens under the source's lock: the
+//! attempt and the note that it would block are one step, and an edge that comes in between waits
+//! for the lock and then finds the operation queued.
+// UNSAFETY: system calls on buffers that the submitter lent until the packet.
+#![expect(unsafe_code)]
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::RawFd,
+    ptr::NonNull,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{
+    calls,
+    inbox::{Header, Inbox},
+};
+use crate::{
+    completion::Completion,
+    error::Error,
+    handle::Kind,
+    overlapped::RawOverlapped,
+    submission::{AcceptSlot, Submission, clamp},
+};
+
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) fd: RawFd,
+    /// Tells this use of the descriptor's number from earlier and later ones.
+    pub(super) generation: u32,
+    pub(super) kind: Kind,
+    /// What `fstat` said when it was attached.
+    pub(super) identity: (u64, u64),
+    /// Whether the file system can read and write without waiting.
+    pub(super) no_wait: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reads: Side,
+    writes: Side,
+    detached: bool,
+}
+
+/// The operations that wait for one direction, first come, first served.
+#[derive(Debug)]
+struct Side {
+    /// Worth a system call. True at first: only a call can tell.
+    ready: bool,
+    waiting: VecDeque<Op>,
+}
+
+impl Default for Side {
+    fn default() -> Self {
+        Self {
+            ready: true,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+/// An operation on a socket.
+#[derive(Debug)]
+struct Op {
+    header: Header,
+    call: Call,
+    /// Bytes moved so far: a send goes on until all are.
+    done: u32,
+}
+
+#[derive(Debug)]
+enum Call {
+    Recv { buffer: *mut u8, len: usize },
+    Send { buffer: *const u8, len: usize },
+    Accept { slot: NonNull<AcceptSlot> },
+    Connect { was_blocking: bool },
+}
+
+// SAFETY: the pointers are used under the source's lock by whichever thread finds the descriptor
+// ready; the submitter keeps them valid, and away from other uses, until the packet.
+unsafe impl Send for Op {}
+
+impl Source {
+    pub(super) fn new(fd: RawFd, generation: u32, kind: Kind, identity: (u64, u64)) -> Self {
+        Self {
+            fd,
+            generation,
+            kind,
+            identity,
+            no_wait: AtomicBool::new(true),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Generation and descriptor: what epoll hands back, and what a stale event no longer matches.
+    pub(super) fn token(&self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.fd as u32)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_detached(&self) -> bool {
+        self.state().detached
+    }
+
+    /// Starts one operation on a socket: tried at once when the socket may be ready, and queued
+    /// when it would block.
+    ///
+    /// # Safety
+    /// As for [`Backend::submit`](crate::sys::backend::Backend::submit).
+    pub(super) unsafe fn start(
+        &self,
+        header: NonNull<RawOverlapped>,
+        submission: &Submission<'_>,
+        inbox: &Inbox,
+    ) -> io::Result<()> {
+        let mut state = self.state();
+        if state.detached {
+            return Err(Error::NotAttached.into());
+        }
+        let call = match *submission {
+            Submission::Recv { buffer, len, .. } => Call::Recv { buffer, len },
+            Submission::Send { buffer, len, .. } => Call::Send { buffer, len },
+            Submission::Accept { slot, .. } => {
+                calls::set_blocking(self.fd, false)?;
+                Call::Accept { slot }
+            }
+            Submission::Connect { address, .. } => match self.begin_connect(address)? {
+                Some(was_blocking) => Call::Connect { was_blocking },
+                None => {
+                    // SAFETY: the caller's contract; nothing else completes this operation.
+                    let header = unsafe { Header::new(header) };
+                    inbox.complete(header, Completion::ok(0));
+                    return Ok(());
+                }
+            },
+            Submission::Read { .. } | Submission::Write { .. } => {
+                return Err(Error::WrongKind.into());
+            }
+        };
+        // SAFETY: the caller's contract: live until the packet. Dropped unused on an error.
+        let header = unsafe { Header::new(header) };
+        let is_connect = matches!(call, Call::Connect { .. });
+        let mut op = Op {
+            header,
+            call,
+            done: 0,
+        };
+        let side = state.side(&op.call);
+        if side.ready && side.waiting.is_empty() && !is_connect {
+            match op.attempt(self.fd) {
+                // The submitting call's own failure; nothing was started.
+                Some(Completion { bytes: 0, error }) if error != 0 => {
+                    return Err(io::Error::from_raw_os_error(error as i32));
+                }
+                Some(completion) => {
+                    inbox.complete(op.header, completion);
+                    return Ok(());
+                }
+                None => side.ready = false,
+            }
+        }
+        side.waiting.push_back(op);
+        Ok(())
+    }
+
+    /// `None` when connected at once; otherwise whether the socket was blocking before.
+    fn begin_connect(&self, address: std::net::SocketAddr) -> io::Result<Option<bool>> {
+        let was_blocking = calls::set_blocking(self.fd, false)?;
+        let result = calls::connect(self.fd, address);
+        match result {
+            // Interrupted: it goes on by itself, as connect(2) says.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+                Ok(Some(was_blocking))
+            }
+            result => {
+                self.restore(was_blocking);
+                result.map(|()| None)
+            }
+        }
+    }
+
+    fn restore(&self, was_blocking: bool) {
+        if was_blocking {
+            // It cannot fail on a descriptor that took the opposite a moment ago.
+            let _ = calls::set_blocking(self.fd, true);
+        }
+    }
+
+    /// The kernel reported a change. Returns how many packets were queued; nobody was woken.
+    pub(super) fn on_ready(&self, events: u32, inbox: &Inbox) -> usize {
+        let broken = events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
+        let readable = events & (libc::EPOLLIN | libc::EPOLLRDHUP) as u32 != 0;
+        let writable = events & libc::EPOLLOUT as u32 != 0;
+        let mut state = self.state();
+        if state.detached {
+            return 0;
+        }
+        let mut queued = 0;
+        if readable || broken {
+            state.reads.ready = true;
+            queued += self.proceed(&mut state.reads, inbox);
+        }
+        if writable || broken {
+            state.writes.ready = true;
+            queued += self.proceed(&mut state.writes, inbox);
+        }
+        queued
+    }
+
+    fn proceed(&self, side: &mut Side, inbox: &Inbox) -> usize {
+        let mut queued = 0;
+        while let Some(op) = side.waiting.front_mut() {
+            let Some(completion) = op.attempt(self.fd) else {
+                side.ready = false;
+                break;
+            };
+            queued += self.finish(side.waiting.pop_front(), completion, inbox);
+        }
+        queued
+    }
+
+    fn finish(&self, op: Option<Op>, completion: Completion, inbox: &Inbox) -> usize {
+        let Some(op) = op else { return 0 };
+        if let Call::Connect { was_blocking } = op.call {
+            self.restore(was_blocking);
+        }
+        inbox.complete_quietly(op.header, completion);
+        1
+    }
+
+    /// Takes one waiting operation out and completes it as cancelled.
+    pub(super) fn cancel(&self, header: NonNull<RawOverlapped>, inbox: &Inbox) -> bool {
+        let mut state = self.state();
+        let State { reads, writes, .. } = &mut *state;
+        let found = [reads, writes].into_iter().find_map(|side| {
+            let at = side.waiting.iter().position(|op| op.header.is(header))?;
+            side.waiting.remove(at)
+        });
+        let Some(op) = found else { return false };
+        let completion = op.cancelled();
+        self.finish(Some(op), completion, inbox);
+        drop(state);
+        inbox.wake_if_more();
+        true
+    }
+
+    /// No system call touches the descriptor from here on; what waits is cancelled.
+    pub(super) fn detach(&self, inbox: &Inbox) {
+        let mut state = self.state();
+        state.detached = true;
+        let State { reads, writes, .. } = &mut *state;
+        for op in reads.waiting.drain(..).chain(writes.waiting.drain(..)) {
+            let completion = op.cancelled();
+            inbox.complete_quietly(op.header, completion);
+        }
+        drop(state);
+        inbox.wake_if_more();
+    }
+
+    /// Whether files on this file system can be used without waiting, as far as is known.
+    pub(super) fn may_skip_waiting(&self) -> bool {
+        self.no_wait.load(Ordering::Relaxed)
+    }
+}
+
+impl State {
+    fn side(&mut self, call: &Call) -> &mut Side {
+        match call {
+            Call::Recv { .. } | Call::Accept { .. } => &mut self.reads,
+            Call::Send { .. } | Call::Connect { .. } => &mut self.writes,
+        }
+    }
+}
+
+impl Op {
+    fn cancelled(&self) -> Completion {
+        Completion {
+            bytes: self.done,
+            error: libc::ECANCELED as u32,
+        }
+    }
+
+    /// One try. `None`: it would block.
+    fn attempt(&mut self, fd: RawFd) -> Option<Completion> {
+        match self.call {
+            Call::Recv { buffer, len } => {
+                // SAFETY: the submitter keeps the buffer valid until the packet.
+                let received = unsafe { calls::recv(fd, buffer, clamp(len) as usize) };
+                self.outcome(received.map(|n| n as u32))
+            }
+            Call::Send { buffer, len } => self.send(fd, buffer, clamp(len)),
+            Call::Accept { slot } => self.accept(fd, slot),
+            Call::Connect { .. } => {
+                let result = calls::connected(fd)?;
+                self.outcome(result.map(|()| 0))
+            }
+        }
+    }
+
+    /// Sends until all is sent or the socket is full.
+    fn send(&mut self, fd: RawFd, buffer: *const u8, len: u32) -> Option<Completion> {
+        while self.done < len {
+            let (start, rest) = (self.done as usize, (len - self.done) as usize);
+            // SAFETY: `start + rest` is the buffer's length, and the submitter keeps it valid.
+            match unsafe { calls::send(fd, buffer.add(start), rest) } {
+                Ok(sent) => self.done += sent as u32,
+                Err(error) => return self.outcome(Err(error)),
+            }
+        }
+        Some(Completion::ok(self.done))
+    }
+
+    fn accept(&mut self, fd: RawFd, slot: NonNull<AcceptSlot>) -> Option<Completion> {
+        loop {
+            match calls::accept(fd) {
+                Ok((socket, Some(peer))) => {
+                    // SAFETY: the submitter keeps the slot valid, and to us alone.
+                    let slot = unsafe { &mut *slot.as_ptr() };
+                    slot.socket = Some(socket.into());
+                    slot.peer = Some(peer);
+                    return Some(Completion::ok(0));
+                }
+                Ok((_, None)) => {
+                    return self.outcome(Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
+                }
+                // That client has gone already, which is no failure of the listener: accept(2),
+                // "Error handling".
+                Err(gone) if is_gone(&gone) => {}
+                Err(error) => return self.outcome(Err(error)),
+            }
+        }
+    }
+
+    fn outcome(&self, result: io::Result<u32>) -> Option<Completion> {
+        match result {
+            Ok(bytes) => Some(Completion::ok(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Completion {
+                bytes: self.done,
+                error: error.raw_os_error().unwrap_or(libc::EIO) as u32,
+            }),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH)
+    )
+}

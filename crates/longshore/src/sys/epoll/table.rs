@@ -1,0 +1,169 @@
+//! The attached descriptors of one port, and which port each socket belongs to.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{OwnedFd, RawFd},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use super::{calls, source::Source};
+use crate::{error::Error, handle::Kind};
+
+/// Sockets by number: (port, identity). Windows binds a socket to one port for its life; here
+/// nothing would stop a second one, so this table does. The identity tells a socket from one that
+/// had the same number before and was closed without `detach`.
+static OWNERS: Mutex<Option<HashMap<RawFd, Owner>>> = Mutex::new(None);
+
+#[derive(Debug, PartialEq)]
+struct Owner {
+    port: u64,
+    identity: (u64, u64),
+}
+
+fn with_owners<T>(act: impl FnOnce(&mut HashMap<RawFd, Owner>) -> T) -> T {
+    let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    act(owners.get_or_insert_default())
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Tells this port from others in the process.
+    port: u64,
+    /// Indexed by descriptor: the kernel hands out the lowest free number, so it stays dense.
+    sources: RwLock<Vec<Option<Arc<Source>>>>,
+    sockets: AtomicUsize,
+    generation: AtomicU32,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        static PORTS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            port: PORTS.fetch_add(1, Ordering::Relaxed),
+            sources: RwLock::default(),
+            sockets: AtomicUsize::new(0),
+            generation: AtomicU32::new(0),
+        }
+    }
+
+    #[inline]
+    pub(super) fn has_no_sockets(&self) -> bool {
+        self.sockets.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn by_fd(&self, fd: RawFd) -> Option<Arc<Source>> {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        sources.get(usize::try_from(fd).ok()?)?.clone()
+    }
+
+    /// The source an event is for; `None` if the event is stale.
+    pub(super) fn by_token(&self, token: u64) -> Option<Arc<Source>> {
+        let source = self.by_fd(token as u32 as RawFd)?;
+        (source.token() == token).then_some(source)
+    }
+
+    /// Adds a descriptor. Returns the source that had its number before, if that one is stale.
+    pub(super) fn attach(
+        &self,
+        fd: RawFd,
+        kind: Kind,
+        epoll: &OwnedFd,
+    ) -> io::Result<Option<Arc<Source>>> {
+        let identity = identify(fd, kind)?;
+        // The lock is held throughout, so that two threads cannot attach one descriptor.
+        let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
+        let index = fd as usize;
+        let before = sources.get(index).cloned().flatten();
+        if before
+            .as_ref()
+            .is_some_and(|source| source.identity == identity)
+        {
+            return Err(Error::AlreadyAttached.into());
+        }
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed);
+        let source = Source::new(fd, generation, kind, identity);
+        if kind == Kind::Socket {
+            self.claim(fd, identity)?;
+            let edges = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+            calls::epoll_add(epoll, fd, edges as u32, source.token())
+                .inspect_err(|_| self.disclaim(fd, identity))?;
+        }
+        if sources.len() <= index {
+            sources.resize(index + 1, None);
+        }
+        sources[index] = Some(Arc::new(source));
+        self.count(kind, before.as_deref());
+        Ok(before)
+    }
+
+    fn count(&self, kind: Kind, before: Option<&Source>) {
+        let was_socket = before.is_some_and(|source| source.kind == Kind::Socket);
+        match (kind == Kind::Socket, was_socket) {
+            (true, false) => self.sockets.fetch_add(1, Ordering::Relaxed),
+            (false, true) => self.sockets.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+
+    pub(super) fn remove(&self, fd: RawFd) -> io::Result<Arc<Source>> {
+        let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
+        let slot = usize::try_from(fd).ok().and_then(|fd| sources.get_mut(fd));
+        let source = slot.and_then(Option::take).ok_or(Error::NotAttached)?;
+        if source.kind == Kind::Socket {
+            self.sockets.fetch_sub(1, Ordering::Relaxed);
+            self.disclaim(fd, source.identity);
+        }
+        Ok(source)
+    }
+
+    fn claim(&self, fd: RawFd, identity: (u64, u64)) -> io::Result<()> {
+        let owner = Owner {
+            port: self.port,
+            identity,
+        };
+        with_owners(|owners| match owners.get(&fd) {
+            Some(other) if other.identity == identity && other.port != self.port => {
+                Err(Error::OtherPort.into())
+            }
+            _ => {
+                owners.insert(fd, owner);
+                Ok(())
+            }
+        })
+    }
+
+    fn disclaim(&self, fd: RawFd, identity: (u64, u64)) {
+        let port = self.port;
+        with_owners(|owners| {
+            if owners.get(&fd) == Some(&Owner { port, identity }) {
+                owners.remove(&fd);
+            }
+        });
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        with_owners(|owners| owners.retain(|_, owner| owner.port != self.port));
+    }
+}
+
+/// Checks that a descriptor is what its handle says, and finds out what tells it from others.
+fn identify(fd: RawFd, kind: Kind) -> io::Result<(u64, u64)> {
+    let (mode, identity) = match calls::identity(fd) {
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => Err(Error::BadHandle.into()),
+        other => other,
+    }?;
+    let fits = match kind {
+        Kind::Socket => mode == libc::S_IFSOCK,
+        Kind::File => matches!(mode, libc::S_IFREG | libc::S_IFBLK | libc::S_IFCHR),
+    };
+    match fits {
+        true => Ok(identity),
+        false => Err(Error::WrongKind.into()),
+    }
+}
