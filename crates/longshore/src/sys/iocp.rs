@@ -1,0 +1,347 @@
+//! The Windows backend: a kernel completion port, used as directly as it can be.
+//!
+//! # The mechanism
+//! The kernel keeps the queue. `post` is one `PostQueuedCompletionStatus`, `take` one
+//! `GetQueuedCompletionStatusEx` for one entry, and an operation is the plain overlapped call with
+//! the caller's header as its `OVERLAPPED`. There is no thread, no batch and no copy of a packet in
+//! this process: what a thread has not taken is in the kernel, where any thread finds it (B7, B8).
+//! The wait is not alertable, so an APC never ends it (A23).
+//!
+//! # When a packet comes
+//! A handle is attached without skip-on-success. Then the rule of the I/O manager is short: *a
+//! packet is queued unless the call failed at once with an error status* (0xC…, A4). It follows
+//! after success (A1), after pending, and after a warning (0x8…), which Win32 shows as a failure
+//! although bytes have moved (A5). `start` decides by the call's own result and never looks at the
+//! header again (A3, B1): another thread may have dispatched the packet and freed it by then.
+//! Skip-on-success is left out because a completion must come through dispatch anyway, and because
+//! the mode is sticky and shared with duplicates (A9); with it A2, A6, A7, A8 and A10's fallback
+//! are out of reach. `FILE_SKIP_SET_EVENT_ON_HANDLE` (A11) is left out too: see `attached`.
+//!
+//! `GetQueuedCompletionStatusEx` succeeds for failed I/O (A22), so `take` never looks at a status.
+//! The outcome is read from the header, as an `NTSTATUS` (A14, A15), and gets a Winsock code where
+//! the handle is a socket (A16, A17). The entry's own `Internal` is reserved and ignored.
+//!
+//! # Strangers
+//! Whoever holds the port handle can post any three words (C4 to C6), so every packet must be
+//! checked before it is believed; the backend says so (`STRANGERS`) and the dispatcher does it.
+//! The one packet that the backend believes is its own CLOSE packet, and only once it is shut.
+//!
+//! # Closing
+//! `CloseHandle` under a waiter is a race with handle reuse, and old Wine leaves the waiter asleep
+//! for ever (C18). So `shut` sets a flag and posts a CLOSE packet for each sleeper until none is
+//! left, and the handle is closed later, when nobody can hold a reference. Sleepers count
+//! themselves *before* they look at the flag once more and `shut` sets the flag *before* it counts,
+//! both sequentially consistent: one of the two sees the other, and no sleeper is missed.
+//! Winsock is started once for each port and cleaned up once (C24); std keeps a start-up of its
+//! own, so that the last port's clean-up does not end other people's sockets.
+//!
+//! # Handles
+//! A file object is bound to a port for its life (C1, C7, C19) and the system gives one error code
+//! for four different mistakes, so `attached` keeps a table and tells them apart. Cancellation is
+//! always of one operation, by its header (C12, C13): that never disturbs what others issued, not
+//! even on a handle value that was reused (C8).
+// UNSAFETY: reads headers the kernel has written, and passes the submission contract on.
+#![expect(unsafe_code)]
+
+use std::{
+    io,
+    os::windows::io::BorrowedHandle,
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use windows_sys::Win32::{
+    Foundation::{ERROR_NOT_FOUND, ERROR_OPERATION_ABORTED, HANDLE},
+    System::IO::{CancelIoEx, OVERLAPPED},
+};
+
+use crate::{
+    completion::Completion,
+    error::Error,
+    handle::Handle,
+    overlapped::{PENDING, RawOverlapped, Words},
+    packet::Packet,
+    submission::{Issued, Submission, Then},
+    sys::backend::{Backend, CloseFailure, Submitted, Wait},
+};
+
+mod attached;
+mod queue;
+mod start;
+mod status;
+#[cfg(test)]
+mod tests;
+mod winsock;
+
+use attached::Attached;
+use queue::Queue;
+use winsock::Winsock;
+
+// The kernel writes our header as an OVERLAPPED.
+const _: () = {
+    assert!(size_of::<RawOverlapped>() == size_of::<OVERLAPPED>());
+    assert!(align_of::<RawOverlapped>() == align_of::<OVERLAPPED>());
+    assert!(std::mem::offset_of!(Words, internal) == std::mem::offset_of!(OVERLAPPED, Internal));
+    assert!(
+        std::mem::offset_of!(Words, internal_high)
+            == std::mem::offset_of!(OVERLAPPED, InternalHigh)
+    );
+    assert!(std::mem::offset_of!(Words, offset) == std::mem::offset_of!(OVERLAPPED, Anonymous));
+    assert!(std::mem::offset_of!(Words, event) == std::mem::offset_of!(OVERLAPPED, hEvent));
+};
+
+/// Its address is the key of the packets that end a wait: no code lives there, so no callback can
+/// have the same key.
+static CLOSE: u8 = 0;
+
+/// How long `shut` waits for the sleepers to leave before it gives up on them.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Iocp {
+    queue: Queue,
+    attached: Attached,
+    shut: AtomicBool,
+    /// Threads that may be asleep in the kernel.
+    waiting: AtomicUsize,
+    /// Dropped after the queue, if nobody has cleaned up: Winsock outlives the port's use of it.
+    winsock: Winsock,
+}
+
+/// One thread's place in [`Iocp::waiting`].
+struct Sleeper<'a>(&'a AtomicUsize);
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Iocp {
+    /// The port itself, for those who post or wait on it by themselves.
+    pub(crate) fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.queue.as_handle()
+    }
+
+    fn refuse_if_shut(&self) -> io::Result<()> {
+        match self.is_shut() {
+            true => Err(Error::Closed.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts the calling thread as a sleeper, unless `shut` came first.
+    fn fall_asleep(&self) -> io::Result<Sleeper<'_>> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let sleeper = Sleeper(&self.waiting);
+        self.refuse_if_shut()?;
+        Ok(sleeper)
+    }
+
+    fn close_packet() -> Packet {
+        Packet {
+            key: (&raw const CLOSE).addr(),
+            overlapped: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Posts until no thread sleeps. One round need not be enough: a thread that only polls may
+    /// swallow a CLOSE packet that was meant for a sleeper (B12).
+    fn wake_sleepers(&self) -> io::Result<()> {
+        let limit = Instant::now() + LEAVE_LIMIT;
+        let mut why = io::ErrorKind::TimedOut.into();
+        while Instant::now() < limit {
+            for _ in 0..self.waiting.load(Ordering::SeqCst) {
+                // The kernel may be short of memory for a moment (A24): the next round tries again.
+                if let Err(error) = self.queue.post(Self::close_packet()) {
+                    why = error;
+                }
+            }
+            for nap_ms in [0, 0, 0, 1, 2, 4, 8, 16] {
+                if self.waiting.load(Ordering::SeqCst) == 0 {
+                    return Ok(());
+                }
+                thread::sleep(Duration::from_millis(nap_ms));
+            }
+        }
+        Err(why)
+    }
+
+    fn cancel_on(handle: usize, header: NonNull<RawOverlapped>) -> io::Result<bool> {
+        // SAFETY: CancelIoEx compares the header's address with those of pending operations and
+        // does not dereference it. A stale handle value is harmless for the same reason.
+        let asked = unsafe { CancelIoEx(handle as HANDLE, header.as_ptr().cast()) };
+        if asked != 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        // Not found: it has ended already and its packet is queued or taken (C11).
+        match error.raw_os_error() {
+            Some(code) if code == ERROR_NOT_FOUND as i32 => Ok(false),
+            _ => Err(error),
+        }
+    }
+}
+
+impl Backend for Iocp {
+    const STRANGERS: bool = true;
+
+    fn open(concurrency: u32) -> io::Result<Self> {
+        // Winsock first: it must be up before the port can carry a socket's packet, and dropping
+        // `winsock` cleans up when the port cannot be made.
+        let winsock = Winsock::start()?;
+        Ok(Self {
+            queue: Queue::open(concurrency)?,
+            attached: Attached::default(),
+            shut: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            winsock,
+        })
+    }
+
+    #[inline]
+    fn post(&self, packet: Packet) -> io::Result<()> {
+        self.refuse_if_shut()?;
+        self.queue.post(packet)
+    }
+
+    #[inline]
+    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        self.refuse_if_shut()?;
+        // A look that does not block needs no waking, so it is not counted.
+        let _sleeper = match wait {
+            Wait::Poll => None,
+            Wait::Until(_) | Wait::Forever => Some(self.fall_asleep()?),
+        };
+        match self.queue.take(wait)? {
+            // Before `shut` nobody has posted this key but a stranger, whose packet is no order.
+            Some(packet) if packet.key == Self::close_packet().key && self.is_shut() => {
+                Err(Error::Closed.into())
+            }
+            taken => Ok(taken),
+        }
+    }
+
+    fn attach(&self, handle: Handle<'_>) -> io::Result<()> {
+        self.attached.attach(&self.queue, handle)
+    }
+
+    /// Only forgets the handle: the association cannot be undone (C7), and the operations in
+    /// flight are known to the caller, who cancels each by its header.
+    fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
+        self.attached.detach(handle)
+    }
+
+    unsafe fn submit(
+        &self,
+        header: NonNull<RawOverlapped>,
+        submission: &Submission<'_>,
+    ) -> io::Result<Submitted> {
+        self.refuse_if_shut()?;
+        // Without the association there would be no packet, ever (A10).
+        if !self.attached.contains(submission.handle()) {
+            return Err(Error::NotAttached.into());
+        }
+        // SAFETY: the caller keeps `submit`'s contract, which is `start`'s.
+        unsafe { start::start(header, submission) }
+    }
+
+    fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {
+        if let Some(handle) = handle {
+            return Self::cancel_on(handle, header);
+        }
+        // A handle that was closed without detaching is no reason to stop looking.
+        let handles = self.attached.all();
+        Ok(handles
+            .into_iter()
+            .any(|handle| matches!(Self::cancel_on(handle, header), Ok(true))))
+    }
+
+    unsafe fn outcome(
+        &self,
+        issued: Option<&Issued>,
+        header: NonNull<RawOverlapped>,
+    ) -> Option<Completion> {
+        // SAFETY: the header is live, says the caller.
+        let (word, bytes) =
+            unsafe { (RawOverlapped::status(header), RawOverlapped::bytes(header)) };
+        // The status is the low half; the word is a union with a pointer (A14).
+        let status = word as u32;
+        if status == PENDING as u32 {
+            return None;
+        }
+        let kind = issued.map(|issued| issued.kind);
+        Some(status::completion(status.cast_signed(), bytes, kind))
+    }
+
+    unsafe fn settle(&self, issued: &Issued, completion: Completion) -> Completion {
+        match issued.then {
+            Then::Nothing => completion,
+            // SAFETY: the packet was taken, so the slot is ours again, and the caller keeps it
+            // valid until we return.
+            Then::FinishAccept { listener, slot } => unsafe {
+                winsock::finish_accept(listener, slot, completion)
+            },
+            Then::FinishConnect { socket } => winsock::finish_connect(socket, completion),
+        }
+    }
+
+    fn aborted() -> u32 {
+        ERROR_OPERATION_ABORTED
+    }
+
+    fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {
+        if self.shut.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        if let Err(error) = self.wake_sleepers() {
+            failures.push(CloseFailure {
+                what: "release the waiting threads",
+                error,
+            });
+        }
+        true
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
+    }
+
+    fn take_rest(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        loop {
+            match self.queue.take(wait)? {
+                // Left over from waking: its sleeper left with another packet in hand.
+                Some(packet) if packet.key == Self::close_packet().key => {}
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    fn clean_up(&self, failures: &mut Vec<CloseFailure>) {
+        if let Err(error) = self.winsock.stop() {
+            failures.push(CloseFailure {
+                what: "clean up Winsock",
+                error,
+            });
+        }
+    }
+
+    fn release(&mut self, leak: bool, failures: &mut Vec<CloseFailure>) {
+        if leak {
+            // The kernel still owns operations: neither their port nor their sockets may go.
+            self.winsock.forget();
+            self.queue.forget();
+            return;
+        }
+        self.clean_up(failures);
+        if let Err(error) = self.queue.close() {
+            failures.push(CloseFailure {
+                what: "close the completion port",
+                error,
+            });
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Which handles are bound to the port, and why another one cannot be.
+//!
+//! The association is of the *file object*: duplicates share it, and it ends with the object only.
+//! The system reports "bound already", "bound elsewhere" and "not overlapped" with the same code,
+//! so the causes are found out in the order in which they can be: the mode is asked before the
+//! association, and this table tells our own bindings from those of others. A duplicate of an
+//! attached handle is not in the table and counts as another port's.
+//!
+//! A detached value keeps its mark, because its object may still be bound to this port and may be
+//! attached again. If its value goes to a new, unbound object, the association succeeds and
+//! replaces the mark. What cannot be told: a detached value that was closed and now names an object
+//! of *another* port. It attaches, and its packets go to that port.
+//!
+//! No notification mode is set on a handle. `FILE_SKIP_SET_EVENT_ON_HANDLE` would save a store in
+//! the kernel, but the handle stays the caller's and the mode cannot be removed from it: later
+//! `GetOverlappedResult` waits without an event, and std's own reads of such a file, would never
+//! end.
+// UNSAFETY: calls the association and file information functions.
+#![expect(unsafe_code)]
+
+use std::{
+    collections::HashMap,
+    io,
+    os::windows::io::AsRawHandle,
+    sync::{PoisonError, RwLock},
+};
+
+use windows_sys::{
+    Wdk::Storage::FileSystem::{
+        FILE_MODE_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
+        FileModeInformation, NtQueryInformationFile,
+    },
+    Win32::{
+        Foundation::{
+            ERROR_INVALID_HANDLE, ERROR_INVALID_PARAMETER, HANDLE, STATUS_INVALID_HANDLE,
+            STATUS_OBJECT_TYPE_MISMATCH,
+        },
+        System::IO::{CreateIoCompletionPort, IO_STATUS_BLOCK},
+    },
+};
+
+use crate::{
+    error::Error,
+    handle::{Handle, Kind},
+};
+
+use super::queue::Queue;
+
+/// The key of every completion: 0 tells it from a posted callback.
+const COMPLETION_KEY: usize = 0;
+
+#[derive(Debug, Default)]
+pub(super) struct Attached {
+    table: RwLock<HashMap<usize, Entry>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    kind: Kind,
+    /// `false` after `detach`: the object may still be bound to this port.
+    live: bool,
+}
+
+impl Attached {
+    pub(super) fn attach(&self, queue: &Queue, handle: Handle<'_>) -> io::Result<()> {
+        // All ones is the pseudo handle of this process, and asks for a *new* port below.
+        if handle.raw() == 0 || handle.raw() == usize::MAX {
+            return Err(Error::BadHandle.into());
+        }
+        refuse_synchronous(handle.raw())?;
+        let fresh = Entry {
+            kind: handle.kind(),
+            live: true,
+        };
+        // Held across the system call, so that attach and detach of one value cannot interleave.
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let Err(error) = associate(queue, handle.raw()) else {
+            table.insert(handle.raw(), fresh);
+            return Ok(());
+        };
+        match error.raw_os_error().unwrap_or_default().cast_unsigned() {
+            ERROR_INVALID_HANDLE => Err(Error::BadHandle.into()),
+            ERROR_INVALID_PARAMETER => match table.get_mut(&handle.raw()) {
+                Some(entry) if entry.live => Err(Error::AlreadyAttached.into()),
+                Some(entry) => {
+                    *entry = fresh;
+                    Ok(())
+                }
+                None => Err(Error::OtherPort.into()),
+            },
+            _ => Err(error),
+        }
+    }
+
+    pub(super) fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        match table.get_mut(&handle.raw()) {
+            Some(entry) if entry.live => {
+                entry.live = false;
+                Ok(())
+            }
+            _ => Err(Error::NotAttached.into()),
+        }
+    }
+
+    pub(super) fn contains(&self, handle: Handle<'_>) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        // A value that was a socket's and now is a file's names an object that was not attached.
+        matches!(table.get(&handle.raw()), Some(entry) if entry.live && entry.kind == handle.kind())
+    }
+
+    /// The attached values, copied so that no lock is held while they are used.
+    pub(super) fn all(&self) -> Vec<usize> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let live = table.iter().filter(|(_, entry)| entry.live);
+        live.map(|(&raw, _)| raw).collect()
+    }
+}
+
+fn associate(queue: &Queue, raw: usize) -> io::Result<()> {
+    let port = queue.as_handle().as_raw_handle();
+    // SAFETY: no pointers. The port is open; the other value is checked by the system.
+    let bound = unsafe { CreateIoCompletionPort(raw as HANDLE, port, COMPLETION_KEY, 0) };
+    match bound.is_null() {
+        true => Err(io::Error::last_os_error()),
+        // The port's own handle came back (C9): it is not a second one to close.
+        false => Ok(()),
+    }
+}
+
+/// Refuses a handle opened without overlapped I/O: its reads would block the submitting thread and
+/// no packet would ever come (C2).
+fn refuse_synchronous(raw: usize) -> io::Result<()> {
+    let mut mode = FILE_MODE_INFORMATION { Mode: 0 };
+    let mut block = IO_STATUS_BLOCK::default();
+    // SAFETY: both structures are ours for the call, which does not outlive itself: the I/O
+    // manager answers this class without a driver.
+    let status = unsafe {
+        NtQueryInformationFile(
+            raw as HANDLE,
+            &raw mut block,
+            (&raw mut mode).cast(),
+            size_of::<FILE_MODE_INFORMATION>() as u32,
+            FileModeInformation,
+        )
+    };
+    let synchronous = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
+    match status {
+        STATUS_INVALID_HANDLE => Err(Error::BadHandle.into()),
+        // An event, a process, another port: nothing that reads or writes.
+        STATUS_OBJECT_TYPE_MISMATCH => Err(Error::WrongKind.into()),
+        0.. if mode.Mode & synchronous != 0 => Err(Error::NotOverlapped.into()),
+        // An object that hides its mode gets its chance; the association has the last word.
+        _ => Ok(()),
+    }
+}
