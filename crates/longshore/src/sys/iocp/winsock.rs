@@ -153,7 +153,7 @@ fn unsupported() -> io::Error {
 /// # Safety
 /// The socket stays open while the borrow is used.
 unsafe fn borrow<'a>(socket: SOCKET) -> BorrowedSocket<'a> {
-    // SAFETY: passed on. The value was attached, and the attempt refuses the invalid one.
+    // SAFETY: passed on. The value was attached, and `attach` refuses the invalid one.
     unsafe { BorrowedSocket::borrow_raw(socket as RawSocket) }
 }
 
