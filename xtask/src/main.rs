@@ -1,0 +1,86 @@
+//! Every job of longshore's CI as a command that anyone can run: `cargo xtask --help`.
+
+mod artifacts;
+mod project;
+mod setup;
+mod shell;
+mod wine;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+use crate::project::Project;
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  setup                        install what the other commands need: the Windows
+                               targets, Wine and its prefix, mingw, strace
+  wine run (--example|--bin|--test) NAME [--release] [-- ARGS]
+                               build for Windows, run under Wine, pass on the exit
+                               code (NT's code & 0xff)
+  wine exec EXE [ARGS]         run a finished Windows program under Wine
+
+Exit codes: 0 all is well, 1 something failed, 2 the command line is wrong.
+";
+
+type Parser = lexopt::Parser;
+
+/// What a command may take, and what it returns to the shell.
+type Command = fn(&Project, Parser) -> anyhow::Result<ExitCode>;
+
+const COMMANDS: &[(&str, Command)] = &[
+    ("setup", setup::command),
+    ("wine", wine::command),
+];
+
+/// A mistake in the command line, as opposed to a job that failed.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (see `cargo xtask --help`)", self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            // lexopt's own errors are all about the command line.
+            let usage = error.is::<Usage>() || error.is::<lexopt::Error>();
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let mut parser = Parser::from_env();
+    match parser.next()? {
+        Some(Long("help") | Short('h')) => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Value(name)) => {
+            let name = name.string()?;
+            let Some((_, command)) = COMMANDS.iter().find(|(known, _)| *known == name) else {
+                return Err(Usage(format!("there is no command `{name}`")).into());
+            };
+            command(&Project::find()?, parser)
+        }
+        Some(other) => Err(other.unexpected().into()),
+        None => Err(Usage("a command is missing".into()).into()),
+    }
+}
+
+/// `--help` after a command prints the same page.
+pub(crate) fn help() -> ExitCode {
+    print!("{HELP}");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,88 @@
+//! The Debian packages: Wine, the mingw compiler, strace.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::wine;
+use crate::shell;
+
+/// What must be there, how to see that it is, and the package that brings it.
+/// Looking for the programs themselves also accepts those that were installed by other means.
+const NEEDED: &[(&str, fn() -> bool, &[&str])] = &[
+    (
+        "Wine",
+        || wine::find_programs().is_some(),
+        &["wine", "wine64"],
+    ),
+    (
+        "the mingw C compiler",
+        || shell::which("x86_64-w64-mingw32-gcc").is_some(),
+        &["gcc-mingw-w64-x86-64"],
+    ),
+    ("strace", || shell::which("strace").is_some(), &["strace"]),
+];
+
+pub(crate) fn ensure() -> Result<()> {
+    let missing: Vec<_> = NEEDED.iter().filter(|(_, present, _)| !present()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(name, ..)| *name).collect();
+    let packages: Vec<_> = missing
+        .iter()
+        .flat_map(|(.., packages)| *packages)
+        .copied()
+        .collect();
+    eprintln!(
+        "setup: {} missing, installing {}",
+        names.join(", "),
+        packages.join(" ")
+    );
+    install(&packages).with_context(|| {
+        format!(
+            "{} needed: please install the packages {}",
+            names.join(", "),
+            packages.join(" ")
+        )
+    })?;
+    for (name, present, _) in missing {
+        if !present() {
+            bail!("{name} is still missing after the packages were installed");
+        }
+    }
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if shell::which("apt-get").is_none() {
+        bail!("this machine has no apt-get");
+    }
+    // Fresh images come without package lists. An unreachable extra source is no reason to
+    // give up: whether the packages can be had is decided by the installation.
+    if let Err(error) = shell::run(apt_get()?.arg("update")) {
+        eprintln!("setup: going on although {error:#}");
+    }
+    let mut command = apt_get()?;
+    command
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(packages);
+    if shell::run(&mut command).is_err() {
+        eprintln!("setup: once more, mirrors do hiccup");
+        shell::run(&mut command)?;
+    }
+    Ok(())
+}
+
+/// `apt-get` as root, or by a sudo that asks no question.
+fn apt_get() -> Result<Command> {
+    let root = shell::capture(Command::new("id").arg("-u"))?.trim() == "0";
+    let mut command = Command::new(if root { "env" } else { "sudo" });
+    if !root {
+        shell::capture(Command::new("sudo").args(["-n", "true"]))
+            .context("neither root nor a sudo without a password")?;
+        command.args(["-n", "env"]);
+    }
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
+    Ok(command)
+}
