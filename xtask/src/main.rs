@@ -1,9 +1,11 @@
 //! Every job of longshore's CI as a command that anyone can run: `cargo xtask --help`.
 
 mod artifacts;
+mod counts;
 mod project;
 mod setup;
 mod shell;
+mod test;
 mod wine;
 
 use std::fmt;
@@ -18,6 +20,9 @@ Usage: cargo xtask COMMAND
 
   setup                        install what the other commands need: the Windows
                                targets, Wine and its prefix, mingw, strace
+  test [--full] [--backend epoll|iocp] [FILTER]
+                               the whole suite on every backend; FILTER is a part
+                               of a test's name; --full runs the long variants
   wine run (--example|--bin|--test) NAME [--release] [-- ARGS]
                                build for Windows, run under Wine, pass on the exit
                                code (NT's code & 0xff)
@@ -33,6 +38,7 @@ type Command = fn(&Project, Parser) -> anyhow::Result<ExitCode>;
 
 const COMMANDS: &[(&str, Command)] = &[
     ("setup", setup::command),
+    ("test", test::command),
     ("wine", wine::command),
 ];
 
