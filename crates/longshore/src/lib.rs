@@ -58,4 +58,4 @@ pub use handle::Handle;
 pub use overlapped::RawOverlapped;
 pub use packet::Packet;
 pub use submission::{AcceptSlot, Submission};
-pub use sys::{Backend, backend::CloseFailure};
+pub use sys::{ABORTED, Backend, backend::CloseFailure};

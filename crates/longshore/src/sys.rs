@@ -24,6 +24,10 @@ pub(crate) mod epoll;
 #[cfg(target_os = "linux")]
 pub(crate) use epoll::Epoll as Driver;
 
+/// The error code of a cancelled operation: `ERROR_OPERATION_ABORTED` (995) on Windows, `ECANCELED`
+/// (125) on Linux.
+pub const ABORTED: u32 = <Driver as backend::Backend>::ABORTED;
+
 /// The mechanism a port rests on.
 ///
 /// # Examples

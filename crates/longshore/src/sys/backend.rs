@@ -81,6 +81,9 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// Whether others can put packets on the port, so that each one must be checked.
     const STRANGERS: bool;
 
+    /// The error code of a cancelled operation.
+    const ABORTED: u32;
+
     /// A new port. `concurrency` is the number of threads meant to run at once, 0 for one a core;
     /// a mechanism without such a limit ignores it.
     fn open(concurrency: u32) -> io::Result<Self>;
@@ -129,9 +132,6 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// # Safety
     /// As for [`submit`](Self::submit): what the operation refers to is still valid.
     unsafe fn settle(&self, issued: &Issued, completion: Completion) -> Completion;
-
-    /// The outcome code of a cancelled operation.
-    fn aborted() -> u32;
 
     /// Refuses posts from now on and releases every blocked `take`. `false` when it was shut
     /// before. Failures go to `failures`.

@@ -166,6 +166,7 @@ impl Epoll {
 
 impl Backend for Epoll {
     const STRANGERS: bool = false;
+    const ABORTED: u32 = libc::ECANCELED as u32;
 
     fn open(_concurrency: u32) -> io::Result<Self> {
         let epoll = calls::epoll_create()?;
@@ -258,10 +259,6 @@ impl Backend for Epoll {
 
     unsafe fn settle(&self, _issued: &Issued, completion: Completion) -> Completion {
         completion
-    }
-
-    fn aborted() -> u32 {
-        libc::ECANCELED as u32
     }
 
     fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {

@@ -188,6 +188,7 @@ impl Iocp {
 
 impl Backend for Iocp {
     const STRANGERS: bool = true;
+    const ABORTED: u32 = ERROR_OPERATION_ABORTED;
 
     fn open(concurrency: u32) -> io::Result<Self> {
         // Winsock first: it must be up before the port can carry a socket's packet, and dropping
@@ -287,10 +288,6 @@ impl Backend for Iocp {
             },
             Then::FinishConnect { socket } => winsock::finish_connect(socket, completion),
         }
-    }
-
-    fn aborted() -> u32 {
-        ERROR_OPERATION_ABORTED
     }
 
     fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {

@@ -230,7 +230,9 @@ mod model {
             });
             port.push();
             port.push();
-            takers.map(|taker| taker.join().unwrap());
+            for taker in takers {
+                taker.join().unwrap();
+            }
         });
     }
 }

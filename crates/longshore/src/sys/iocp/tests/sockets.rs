@@ -179,7 +179,7 @@ fn d10_a_pending_receive_is_cancelled_with_the_abort_code() {
         assert!(port.cancel(target, header).expect("asked"));
         assert!(!port.cancel(target, header).expect("asked twice"));
         let done = receive.finish(&port, &receiving);
-        assert_eq!((done.bytes, done.error), (0, Iocp::aborted()));
+        assert_eq!((done.bytes, done.error), (0, Iocp::ABORTED));
         assert!(!port.cancel(target, header).expect("asked late"));
     }
     // The connection is as good as before.
@@ -221,7 +221,7 @@ fn c17_a_cancelled_accept_closes_its_fresh_socket() {
         },
     );
     assert!(port.cancel(None, accept.0).expect("asked"));
-    assert_eq!(accept.finish(&port, &accepting).error, Iocp::aborted());
+    assert_eq!(accept.finish(&port, &accepting).error, Iocp::ABORTED);
     assert!(slot.socket.is_none() && slot.take().is_none());
     close(port);
 }
