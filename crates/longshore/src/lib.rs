@@ -59,3 +59,8 @@ pub use overlapped::RawOverlapped;
 pub use packet::Packet;
 pub use submission::{AcceptSlot, Submission};
 pub use sys::{ABORTED, Backend, backend::CloseFailure};
+
+/// The README's programs, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
