@@ -6,6 +6,7 @@ mod project;
 mod setup;
 mod shell;
 mod test;
+mod tidy;
 mod wine;
 
 use std::fmt;
@@ -27,6 +28,7 @@ Usage: cargo xtask COMMAND
                                build for Windows, run under Wine, pass on the exit
                                code (NT's code & 0xff)
   wine exec EXE [ARGS]         run a finished Windows program under Wine
+  tidy                         formatting, lints, docs, and the house rules
 
 Exit codes: 0 all is well, 1 something failed, 2 the command line is wrong.
 ";
@@ -40,6 +42,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("setup", setup::command),
     ("test", test::command),
     ("wine", wine::command),
+    ("tidy", tidy::command),
 ];
 
 /// A mistake in the command line, as opposed to a job that failed.

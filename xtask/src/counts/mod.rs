@@ -19,7 +19,6 @@ use crate::test::parse::Outcome;
 pub(crate) const EXAMPLE: &str = "count_calls";
 
 /// The checks, by the name under which they count as tests.
-#[expect(dead_code, reason = "for the rule map")]
 pub(crate) const NAMES: &[&str] = &[
     EPOLL_POST,
     EPOLL_POST_AND_DISPATCH,

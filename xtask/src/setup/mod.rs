@@ -46,7 +46,6 @@ pub(crate) fn ensure(project: &Project) -> Result<Setup> {
 }
 
 /// The Rust side only, for `tidy`, which runs no Windows program.
-#[expect(dead_code, reason = "for tidy")]
 pub(crate) fn ensure_targets(project: &Project) -> Result<Targets> {
     let _alone = lock(project)?;
     rust_target::ensure(project)

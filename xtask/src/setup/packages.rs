@@ -7,31 +7,40 @@ use anyhow::{Context, Result, bail};
 use super::wine;
 use crate::shell;
 
-/// What must be there, how to see that it is, and the package that brings it.
-/// Looking for the programs themselves also accepts those that were installed by other means.
-const NEEDED: &[(&str, fn() -> bool, &[&str])] = &[
-    (
-        "Wine",
-        || wine::find_programs().is_some(),
-        &["wine", "wine64"],
-    ),
-    (
-        "the mingw C compiler",
-        || shell::which("x86_64-w64-mingw32-gcc").is_some(),
-        &["gcc-mingw-w64-x86-64"],
-    ),
-    ("strace", || shell::which("strace").is_some(), &["strace"]),
+struct Need {
+    name: &'static str,
+    /// Looking for the programs themselves also accepts those that came by other means.
+    present: fn() -> bool,
+    packages: &'static [&'static str],
+}
+
+const NEEDED: &[Need] = &[
+    Need {
+        name: "Wine",
+        present: || wine::find_programs().is_some(),
+        packages: &["wine", "wine64"],
+    },
+    Need {
+        name: "the mingw C compiler",
+        present: || shell::which("x86_64-w64-mingw32-gcc").is_some(),
+        packages: &["gcc-mingw-w64-x86-64"],
+    },
+    Need {
+        name: "strace",
+        present: || shell::which("strace").is_some(),
+        packages: &["strace"],
+    },
 ];
 
 pub(crate) fn ensure() -> Result<()> {
-    let missing: Vec<_> = NEEDED.iter().filter(|(_, present, _)| !present()).collect();
+    let missing: Vec<_> = NEEDED.iter().filter(|need| !(need.present)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = missing.iter().map(|(name, ..)| *name).collect();
+    let names: Vec<_> = missing.iter().map(|need| need.name).collect();
     let packages: Vec<_> = missing
         .iter()
-        .flat_map(|(.., packages)| *packages)
+        .flat_map(|need| need.packages)
         .copied()
         .collect();
     eprintln!(
@@ -46,10 +55,11 @@ pub(crate) fn ensure() -> Result<()> {
             packages.join(" ")
         )
     })?;
-    for (name, present, _) in missing {
-        if !present() {
-            bail!("{name} is still missing after the packages were installed");
-        }
+    if let Some(need) = missing.into_iter().find(|need| !(need.present)()) {
+        bail!(
+            "{} is still missing after the packages were installed",
+            need.name
+        );
     }
     Ok(())
 }

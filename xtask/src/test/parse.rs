@@ -25,10 +25,13 @@ pub(crate) struct Parsed {
 
 impl Parsed {
     pub(crate) fn line(&mut self, line: &str) {
-        if let Some(rest) = line.strip_prefix("skipped: ") {
+        if let Some((before, rest)) = skip_notice(line) {
             if let Some((name, reason)) = rest.split_once(": ") {
                 self.skipped
                     .insert(name.trim().to_owned(), reason.trim().to_owned());
+            }
+            if !before.is_empty() {
+                self.line(before);
             }
         } else if let Some(rest) = line.strip_prefix("test result: ") {
             self.results += 1;
@@ -76,6 +79,12 @@ impl Parsed {
         }
         (self.tests, problem)
     }
+}
+
+/// `skipped: NAME: REASON`, on a line of its own or after the name of a test that was running.
+fn skip_notice(line: &str) -> Option<(&str, &str)> {
+    let (before, rest) = line.split_once("skipped: ")?;
+    (before.is_empty() || before.ends_with(" ... ")).then_some((before, rest))
 }
 
 fn outcome(word: &str) -> Option<Outcome> {
@@ -162,6 +171,20 @@ mod tests {
                 ("b".to_owned(), Outcome::Failed)
             ]
         );
+    }
+
+    #[test]
+    fn a_skip_notice_in_the_middle_of_a_line_is_seen() {
+        let (tests, problem) = parse(
+            "test a ... skipped: b: not here\nok\ntest b ... ok\n\
+             test result: ok. 2 passed; 0 failed; 0 ignored\n",
+        );
+        assert_eq!(problem, None);
+        let expected = [
+            ("a".to_owned(), Outcome::Passed),
+            ("b".to_owned(), skipped("not here")),
+        ];
+        assert_eq!(tests, expected);
     }
 
     #[test]
