@@ -9,8 +9,39 @@
 #[macro_use]
 mod harness;
 
+mod allocations;
+mod callbacks;
+mod closing;
+mod closing_races;
+#[cfg(windows)]
+mod exported;
+mod faults;
+mod interruptions;
+#[cfg(target_os = "linux")]
+mod pollable;
 mod posting;
+mod repost;
+mod running;
+mod sharing;
+mod support;
+mod threads;
+mod waiting;
 
 fn main() -> std::process::ExitCode {
-    harness::main(&[posting::TESTS])
+    harness::main(&[
+        posting::TESTS,
+        waiting::TESTS,
+        running::TESTS,
+        callbacks::TESTS,
+        repost::TESTS,
+        sharing::TESTS,
+        interruptions::TESTS,
+        closing::TESTS,
+        closing_races::TESTS,
+        faults::TESTS,
+        #[cfg(windows)]
+        exported::TESTS,
+        #[cfg(target_os = "linux")]
+        pollable::TESTS,
+    ])
 }
