@@ -137,6 +137,7 @@ impl Wine {
             bail!("wineboot made no usable prefix: {status}");
         }
         self.ensure_random(project, &system32)?;
+        share_libraries(&system32)?;
         fs::write(stamp, wanted)?;
         Ok(())
     }
@@ -225,6 +226,27 @@ impl Drop for Session<'_> {
     }
 }
 
+/// Wine copies its libraries into each prefix, 600 MB of them. Those that are the same, byte for
+/// byte, become links.
+fn share_libraries(system32: &Path) -> Result<()> {
+    let roots = [
+        "/usr/lib/x86_64-linux-gnu/wine/x86_64-windows",
+        "/usr/lib/wine/x86_64-windows",
+    ];
+    let Some(installed) = roots.iter().map(Path::new).find(|folder| folder.is_dir()) else {
+        return Ok(());
+    };
+    for entry in fs::read_dir(system32)? {
+        let copy = entry?.path();
+        let original = installed.join(copy.file_name().unwrap_or_default());
+        if copy.is_file() && original.is_file() && fs::read(&copy)? == fs::read(&original)? {
+            fs::remove_file(&copy)?;
+            symlink(&original, &copy)?;
+        }
+    }
+    Ok(())
+}
+
 /// Compiles one C file to a Windows DLL.
 pub(crate) fn build_dll(source: &Path, library: &Path, more: &[&str]) -> Result<()> {
     let mut compiler = Command::new("x86_64-w64-mingw32-gcc");
@@ -252,9 +274,19 @@ fn make_executable(path: &Path) -> Result<()> {
     )?)
 }
 
+#[cfg(unix)]
+fn symlink(original: &Path, link: &Path) -> Result<()> {
+    Ok(std::os::unix::fs::symlink(original, link)?)
+}
+
 #[cfg(not(unix))]
 fn make_executable(_: &Path) -> Result<()> {
     bail!("Wine is for other systems than Windows: here run `cargo test -p longshore`")
+}
+
+#[cfg(not(unix))]
+fn symlink(_: &Path, _: &Path) -> Result<()> {
+    bail!("Wine is for other systems than Windows")
 }
 
 #[cfg(test)]

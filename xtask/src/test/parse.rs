@@ -13,7 +13,9 @@ pub(crate) enum Outcome {
 /// What one test program said.
 #[derive(Debug, Default)]
 pub(crate) struct Parsed {
-    pub(crate) tests: Vec<(String, Outcome)>,
+    tests: Vec<(String, Outcome)>,
+    /// Outcomes printed, repeated names included.
+    printed: usize,
     /// Reasons of tests that were skipped at run time, from `skipped: NAME: REASON`.
     skipped: BTreeMap<String, String>,
     /// A name whose outcome has not been seen: something was printed between the two.
@@ -45,15 +47,26 @@ impl Parsed {
             .and_then(|rest| rest.rsplit_once(" ... "))
         {
             match outcome(word) {
-                Some(outcome) => self.tests.push((name.trim().to_owned(), outcome)),
+                Some(outcome) => self.add(name.trim(), outcome),
                 None => self.pending = Some(name.trim().to_owned()),
             }
         } else if let Some(name) = self.pending.take() {
             // With one test thread the name comes first, then what the test prints, then this.
             match outcome(line) {
-                Some(outcome) => self.tests.push((name, outcome)),
+                Some(outcome) => self.add(&name, outcome),
                 None => self.pending = Some(name),
             }
+        }
+    }
+
+    /// A test that runs itself again in a child process may show what the child printed, outcome
+    /// and result line and all. That is still one test, and it fails if either says so.
+    fn add(&mut self, name: &str, outcome: Outcome) {
+        self.printed += 1;
+        match self.tests.iter_mut().find(|(known, _)| known == name) {
+            Some((_, Outcome::Failed)) => {}
+            Some((_, known)) => *known = outcome,
+            None => self.tests.push((name.to_owned(), outcome)),
         }
     }
 
@@ -61,8 +74,8 @@ impl Parsed {
     pub(crate) fn finish(mut self) -> (Vec<(String, Outcome)>, Option<String>) {
         let problem = if self.results == 0 {
             Some("it ended without a `test result:` line".to_owned())
-        } else if self.counted != self.tests.len() {
-            let seen = self.tests.len();
+        } else if self.counted != self.printed {
+            let seen = self.printed;
             Some(format!(
                 "it counts {} tests, but printed the outcome of {seen}",
                 self.counted
@@ -183,6 +196,22 @@ mod tests {
         let expected = [
             ("a".to_owned(), Outcome::Passed),
             ("b".to_owned(), skipped("not here")),
+        ];
+        assert_eq!(tests, expected);
+    }
+
+    #[test]
+    fn what_a_child_process_prints_is_not_another_test() {
+        let (tests, problem) = parse(
+            "running 1 test\ntest a ... FAILED\n\
+             test result: FAILED. 0 passed; 1 failed; 0 ignored; 1 filtered out\n\
+             test a ... FAILED\ntest b ... ok\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored\n",
+        );
+        assert_eq!(problem, None);
+        let expected = [
+            ("a".to_owned(), Outcome::Failed),
+            ("b".to_owned(), Outcome::Passed),
         ];
         assert_eq!(tests, expected);
     }
