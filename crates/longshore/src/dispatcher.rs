@@ -18,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(doc)]
+use crate::Error;
 use crate::{
     packet::Packet,
     port::Port,
@@ -38,7 +40,8 @@ use run::RunState;
 /// that dispatch, and nowhere else.
 ///
 /// Dropping the last clone closes the port like [`close`](Self::close) does, and prints one line
-/// on standard error for each thing that failed.
+/// on standard error for each thing that failed. A closure that waits in the port and owns a clone
+/// keeps the port alive; [`close`](Self::close) ends that.
 ///
 /// # Examples
 /// Two threads share one port:
@@ -126,8 +129,8 @@ impl Dispatcher {
     /// dispatched in order; with several dispatching threads their callbacks may overlap.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed), or the kernel's reason for refusing the packet (Windows: out of
-    /// non-paged pool). The callback will not be called then.
+    /// [`Error::Closed`], or the kernel's reason for refusing the packet (Windows: out of non-paged
+    /// pool). The callback will not be called then.
     ///
     /// # Examples
     /// ```
@@ -214,7 +217,7 @@ impl Dispatcher {
     /// may call this function again.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed) once the port is closed, also while waiting; or the operating system's
+    /// [`Error::Closed`] once the port is closed, also while waiting; or the operating system's
     /// reason for failing the wait. No entry is lost.
     ///
     /// # Panics
@@ -289,12 +292,13 @@ impl Inner {
         if !Port::STRANGERS {
             return self.port.post(packet);
         }
-        self.in_flight.expect_post(key, payload);
-        let posted = self.port.post(packet);
-        if posted.is_err() {
-            self.in_flight.take_post(key, payload);
-        }
-        posted
+        let ticket = self.in_flight.expect_post(key, payload);
+        self.port.post(packet).or_else(|refused| {
+            match self.in_flight.take_back_post(key, payload, ticket) {
+                true => Err(refused),
+                false => Ok(()),
+            }
+        })
     }
 
     #[inline]

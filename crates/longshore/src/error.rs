@@ -41,6 +41,9 @@ pub enum Error {
     OtherPort,
     /// The handle was opened without `FILE_FLAG_OVERLAPPED` (Windows).
     NotOverlapped,
+    /// The handle is set to `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS` (Windows), which cannot be taken
+    /// back: some of its completions would never arrive.
+    SkipsPort,
     /// The handle is closed, or is no handle at all.
     BadHandle,
     /// The operation does not exist for this kind of handle: a receive on a file, say.
@@ -80,6 +83,7 @@ impl fmt::Display for Error {
             Self::AlreadyAttached => "the handle is attached to this port already",
             Self::OtherPort => "the handle belongs to another port",
             Self::NotOverlapped => "the handle was not opened for overlapped I/O",
+            Self::SkipsPort => "the handle skips the port when an operation succeeds at once",
             Self::BadHandle => "the handle is closed or invalid",
             Self::WrongKind => "the operation does not exist for this kind of handle",
             Self::NoSuchBackend => "this operating system does not offer that backend",

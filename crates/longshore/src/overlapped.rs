@@ -61,16 +61,17 @@ impl RawOverlapped {
     /// # Safety
     /// `this` is live and no operation on it is in flight.
     pub(crate) unsafe fn prepare(this: NonNull<Self>, offset: u64) {
-        let fresh = Words {
-            internal: PENDING,
-            internal_high: 0,
+        let words = Self::words(this);
+        // SAFETY: the caller owns the live header: nobody else writes it now. The status is
+        // written as an atomic, because formatting a shared Context may read it at any time.
+        unsafe {
+            (*words).internal_high = 0;
             // The two halves of the offset; truncation is the point.
-            offset: offset as u32,
-            offset_high: (offset >> 32) as u32,
-            event: ptr::null_mut(),
-        };
-        // SAFETY: the caller owns the live header: nobody else reads or writes it now.
-        unsafe { Self::words(this).write(fresh) }
+            (*words).offset = offset as u32;
+            (*words).offset_high = (offset >> 32) as u32;
+            (*words).event = ptr::null_mut();
+            AtomicUsize::from_ptr(&raw mut (*words).internal).store(PENDING, Ordering::Release);
+        }
     }
 
     /// The status word: [`PENDING`] until whoever runs the operation has published its result.

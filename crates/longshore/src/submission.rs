@@ -36,7 +36,8 @@ pub(crate) const ACCEPT_ADDRESS: usize = 128 + 16;
 #[non_exhaustive]
 pub enum Submission<'h> {
     /// Read from a file at `offset` bytes from its start. The end of the file is (0 bytes, no
-    /// error).
+    /// error); a file opened without buffering reports a misaligned read instead. On Windows the
+    /// system may do cached and extending file operations inside the call.
     Read {
         /// The file.
         handle: Handle<'h>,

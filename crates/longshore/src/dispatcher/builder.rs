@@ -12,6 +12,8 @@ use std::{
 };
 
 use super::{Dispatcher, Inner, in_flight::InFlight, run::RunState};
+#[cfg(doc)]
+use crate::Error;
 use crate::{packet::Packet, port::Port, sys::Backend};
 
 /// How long closing waits for cancelled operations, unless told otherwise.
@@ -31,14 +33,25 @@ type Hook = Box<dyn Fn(Packet) + Send + Sync>;
 /// # port.close()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Builder {
     backend: Backend,
     concurrency: u32,
     on_foreign: Option<Hook>,
     trust: bool,
-    drain: Option<Duration>,
+    drain: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            backend: Backend::default(),
+            concurrency: u32::MAX,
+            on_foreign: None,
+            trust: false,
+            drain: DRAIN,
+        }
+    }
 }
 
 impl Builder {
@@ -48,15 +61,19 @@ impl Builder {
         self
     }
 
-    /// How many threads are meant to run at once; 0, the default, is one for each core. Windows
-    /// holds back further threads while that many are busy; Linux has no such limit and ignores
-    /// the hint.
+    /// How many threads are meant to run at once. Default: no limit.
+    ///
+    /// Windows holds further threads back while that many are running (not blocked) in a callback,
+    /// and that touches other promises: an entry may wait although a thread is free to take it, so
+    /// `try_dispatch` may say `false` and `close` may run into its
+    /// [`drain_timeout`](Self::drain_timeout). Linux has no such limit and ignores the hint. See
+    /// `CreateIoCompletionPort`, `NumberOfConcurrentThreads`.
     pub fn concurrency(mut self, threads: u32) -> Self {
         self.concurrency = threads;
         self
     }
 
-    /// Called, on the dispatching thread, with each packet that longshore did not queue. Such a
+    /// Called, on the thread that dispatches (or closes), with each packet that longshore did not queue. Such a
     /// packet counts as an entry. A panic in the hook reaches whoever called `dispatch`.
     pub fn on_foreign(mut self, hook: impl Fn(Packet) + Send + Sync + 'static) -> Self {
         self.on_foreign = Some(Box::new(hook));
@@ -64,9 +81,10 @@ impl Builder {
     }
 
     /// How long [`close`](Dispatcher::close) and drop wait for operations they cancelled. What
-    /// has not come back by then is leaked together with the port. Default: 5 seconds.
+    /// has not come back by then is leaked together with the port. Default: 5 seconds;
+    /// `Duration::MAX` is without limit.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
-        self.drain = Some(limit);
+        self.drain = limit;
         self
     }
 
@@ -77,7 +95,8 @@ impl Builder {
     /// # Safety
     /// Nobody posts a packet to the exported handle, or does overlapped I/O on an attached handle,
     /// whose key is neither 0 nor the address of an [`OnCallback`](super::OnCallback), or whose
-    /// overlapped word with key 0 is not the address of a live [`Context`](super::Context).
+    /// overlapped word with key 0 is not the address of a live [`Context`](super::Context) that has
+    /// no operation pending.
     pub unsafe fn trust_packets(mut self) -> Self {
         self.trust = true;
         self
@@ -86,7 +105,7 @@ impl Builder {
     /// Opens the port.
     ///
     /// # Errors
-    /// [`Error::NoSuchBackend`](crate::Error::NoSuchBackend), or the operating system's reason:
+    /// [`Error::NoSuchBackend`], or the operating system's reason:
     /// out of handles or memory (`EMFILE`, `ENOMEM`), on Windows also `WSAStartup`'s.
     pub fn build(self) -> io::Result<Dispatcher> {
         let inner = Inner {
@@ -99,7 +118,7 @@ impl Builder {
             },
             running: RunState::default(),
             trust: self.trust,
-            drain: self.drain.unwrap_or(DRAIN),
+            drain: self.drain,
             leak: false.into(),
             released: false,
         };

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Inner,
     context::{Context, OnCallback},
-    in_flight::Flight,
+    in_flight::{Flight, Looked},
 };
 use crate::{completion::Completion, overlapped::RawOverlapped, packet::Packet, port::Port};
 
@@ -82,19 +82,20 @@ impl Inner {
             unsafe { self.outcome(flight, context.cast()) }
         });
         match taken {
-            Some((Flight::Issued(issued), completion)) => {
+            Looked::Ended(Flight::Issued(issued), completion) => {
                 // SAFETY: the submitter keeps what the operation refers to until `on_event`.
                 let completion = unsafe { self.port.settle(&issued, completion) };
                 Entry::Event(context, completion)
             }
-            Some((_, completion)) => Entry::Event(context, completion),
-            None if self.trust => {
+            Looked::Ended(_, completion) => Entry::Event(context, completion),
+            Looked::Unknown if self.trust => {
                 // SAFETY: the caller promised that every packet on the port is what it says.
                 let outcome = unsafe { self.port.outcome(None, context.cast()) };
-                let read = outcome.unwrap_or(Completion::ok(packet.bytes));
-                Entry::Event(context, read)
+                let error = outcome.map_or(0, |completion| completion.error);
+                let bytes = packet.bytes;
+                Entry::Event(context, Completion { bytes, error })
             }
-            None => Entry::Foreign(packet),
+            Looked::Pending | Looked::Unknown => Entry::Foreign(packet),
         }
     }
 

@@ -10,18 +10,39 @@
 //! is the foreign one. Where no stranger can reach the port (Linux), posts are not recorded.
 //!
 //! An entry is made *before* the kernel is asked, because the packet may be dispatched on another
-//! thread before the asking call returns.
+//! thread before the asking call returns. If the kernel refuses, the entry is taken back by its
+//! ticket: a forged copy of the packet may have been believed in the meantime, and the same words
+//! may have been used again for something new. Then there is nothing to take back, and the call
+//! has succeeded.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, Hash, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{completion::Completion, error::Error, submission::Issued};
 
 /// Enough that threads rarely meet; a power of two, so that the shard is a mask.
 const SHARDS: usize = 16;
+
+/// Tells one use of the same words from the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ticket(u64);
+
+/// What a look at a packet that says it is a completion has found.
+#[derive(Debug)]
+pub(crate) enum Looked {
+    /// The operation has ended; it is no longer in flight.
+    Ended(Flight, Completion),
+    /// The operation is still running, so this is not its packet.
+    Pending,
+    /// Nothing is in flight there.
+    Unknown,
+}
 
 /// A Context's operation, from submission to packet.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +59,9 @@ pub(crate) enum Flight {
 // submitted, who promised that it is valid on any thread until the packet.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    posts: Shards<(usize, usize), usize>,
-    contexts: Shards<usize, Flight>,
+    posts: Shards<(usize, usize), (Ticket, usize)>,
+    contexts: Shards<usize, (Ticket, Flight)>,
+    tickets: AtomicU64,
 }
 
 impl InFlight {
@@ -47,27 +69,43 @@ impl InFlight {
         Self {
             posts: Shards::new(),
             contexts: Shards::new(),
+            tickets: AtomicU64::new(0),
         }
     }
 
-    /// A post is about to be made.
-    pub(crate) fn expect_post(&self, key: usize, payload: usize) {
+    fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A post is about to be made. Equal posts that are on their way together share a ticket.
+    pub(crate) fn expect_post(&self, key: usize, payload: usize) -> Ticket {
         let post = (key, payload);
-        *self.posts.lock(&post).entry(post).or_default() += 1;
+        let mut posts = self.posts.lock(&post);
+        let (ticket, count) = posts.entry(post).or_insert_with(|| (self.ticket(), 0));
+        *count += 1;
+        *ticket
     }
 
     /// A packet that says it is a post: whether it was expected. It no longer is.
     pub(crate) fn take_post(&self, key: usize, payload: usize) -> bool {
-        let post = (key, payload);
+        self.remove_post((key, payload), |_| true)
+    }
+
+    /// The kernel refused a post. `false` if it was delivered all the same.
+    pub(crate) fn take_back_post(&self, key: usize, payload: usize, ticket: Ticket) -> bool {
+        self.remove_post((key, payload), |found| found == ticket)
+    }
+
+    fn remove_post(&self, post: (usize, usize), fits: impl FnOnce(Ticket) -> bool) -> bool {
         match self.posts.lock(&post).entry(post) {
-            Entry::Vacant(_) => false,
-            Entry::Occupied(mut entry) => {
-                *entry.get_mut() -= 1;
-                if *entry.get() == 0 {
+            Entry::Occupied(mut entry) if fits(entry.get().0) => {
+                entry.get_mut().1 -= 1;
+                if entry.get().1 == 0 {
                     entry.remove();
                 }
                 true
             }
+            _ => false,
         }
     }
 
@@ -78,32 +116,47 @@ impl InFlight {
         address: usize,
         flight: Flight,
         prepare: impl FnOnce(),
-    ) -> Result<(), Error> {
+    ) -> Result<Ticket, Error> {
         match self.contexts.lock(&address).entry(address) {
             Entry::Occupied(_) => Err(Error::ContextInFlight),
             Entry::Vacant(entry) => {
                 prepare();
-                entry.insert(flight);
-                Ok(())
+                let ticket = self.ticket();
+                entry.insert((ticket, flight));
+                Ok(ticket)
             }
         }
     }
 
-    /// The operation ended inside the submitting call; its packet will be posted.
-    pub(crate) fn end(&self, address: usize, completion: Completion) {
-        let flight = Flight::Ended(completion);
-        self.contexts.lock(&address).insert(address, flight);
+    /// The operation ended inside the submitting call; its packet will be posted. `false` if it
+    /// was delivered already.
+    #[must_use]
+    pub(crate) fn end(&self, address: usize, ticket: Ticket, completion: Completion) -> bool {
+        match self.contexts.lock(&address).get_mut(&address) {
+            Some((found, flight)) if *found == ticket => {
+                *flight = Flight::Ended(completion);
+                true
+            }
+            _ => false,
+        }
     }
 
-    /// No packet will come for the Context at `address`.
-    pub(crate) fn forget_event(&self, address: usize) {
-        self.contexts.lock(&address).remove(&address);
+    /// No packet will come for the Context at `address`. `false` if one came all the same.
+    #[must_use]
+    pub(crate) fn take_back_event(&self, address: usize, ticket: Ticket) -> bool {
+        match self.contexts.lock(&address).entry(address) {
+            Entry::Occupied(entry) if entry.get().0 == ticket => {
+                entry.remove();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Forgets an armed Context. `false` if it is not armed.
     pub(crate) fn disarm(&self, address: usize) -> bool {
         let mut contexts = self.contexts.lock(&address);
-        let armed = matches!(contexts.get(&address), Some(Flight::Armed));
+        let armed = matches!(contexts.get(&address), Some((_, Flight::Armed)));
         if armed {
             contexts.remove(&address);
         }
@@ -116,13 +169,13 @@ impl InFlight {
         &self,
         address: usize,
         outcome: impl FnOnce(&Flight) -> Option<Completion>,
-    ) -> Option<(Flight, Completion)> {
+    ) -> Looked {
         match self.contexts.lock(&address).entry(address) {
-            Entry::Vacant(_) => None,
-            Entry::Occupied(entry) => {
-                let completion = outcome(entry.get())?;
-                Some((entry.remove(), completion))
-            }
+            Entry::Vacant(_) => Looked::Unknown,
+            Entry::Occupied(entry) => match outcome(&entry.get().1) {
+                Some(completion) => Looked::Ended(entry.remove().1, completion),
+                None => Looked::Pending,
+            },
         }
     }
 
@@ -131,13 +184,13 @@ impl InFlight {
         let contexts = self.contexts.lock(&address);
         matches!(
             contexts.get(&address),
-            Some(Flight::Issued(_) | Flight::Armed)
+            Some((_, Flight::Issued(_) | Flight::Armed))
         )
     }
 
     /// Every running operation whose flight passes `which`: (address, handle if known).
     pub(crate) fn running(&self, which: impl Fn(&Flight) -> bool) -> Vec<(usize, Option<usize>)> {
-        self.contexts.collect(|address, flight| match flight {
+        self.contexts.collect(|address, (_, flight)| match flight {
             flight if !which(flight) => None,
             Flight::Issued(issued) => Some((*address, Some(issued.handle))),
             Flight::Armed => Some((*address, None)),
@@ -150,9 +203,12 @@ impl InFlight {
         self.contexts.len()
     }
 
-    /// Whether no packet is expected any more.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.contexts.len() == 0 && self.posts.len() == 0
+    /// Posts on their way, as far as they are recorded.
+    pub(crate) fn posts(&self) -> usize {
+        self.posts
+            .collect(|_, &(_, count)| Some(count))
+            .iter()
+            .sum()
     }
 }
 
@@ -206,21 +262,41 @@ mod tests {
         assert!(!table.take_post(5, 7), "another payload is another packet");
         assert!(table.take_post(5, 6));
         assert!(!table.take_post(5, 6), "the third is foreign");
-        assert!(table.is_empty());
+        assert_eq!(table.posts(), 0);
+    }
+
+    #[test]
+    fn d05_what_was_delivered_cannot_be_taken_back() {
+        let table = InFlight::new();
+        let first = table.expect_post(5, 6);
+        assert!(table.take_post(5, 6), "a forged copy was believed");
+        let second = table.expect_post(5, 6);
+        assert!(!table.take_back_post(5, 6, first), "that one is another's");
+        assert!(table.take_back_post(5, 6, second));
+
+        let expect = || table.expect_event(64, Flight::Armed, || {}).unwrap();
+        let first = expect();
+        let ended = table.take_event(64, |_| Some(Completion::ok(0)));
+        assert!(matches!(ended, Looked::Ended(..)));
+        let second = expect();
+        assert!(!table.take_back_event(64, first));
+        assert!(!table.end(64, first, Completion::ok(1)));
+        assert!(table.take_back_event(64, second));
     }
 
     #[test]
     fn d04_a_context_is_in_flight_once_and_pending_is_not_an_outcome() {
         let table = InFlight::new();
         let expect = || table.expect_event(64, Flight::Armed, || {});
-        assert_eq!(expect(), Ok(()));
+        assert!(expect().is_ok());
         let spoiled = table.expect_event(64, Flight::Armed, || panic!("it is not ours to write"));
         assert_eq!(spoiled, Err(Error::ContextInFlight));
-        assert!(table.take_event(64, |_| None).is_none(), "still pending");
+        let look = |outcome| table.take_event(64, |_| outcome);
+        assert!(matches!(look(None), Looked::Pending));
         assert!(table.is_running(64));
-        assert!(table.take_event(64, |_| Some(Completion::ok(3))).is_some());
-        assert!(table.take_event(64, |_| unreachable!()).is_none());
-        assert_eq!(expect(), Ok(()), "idle again");
+        assert!(matches!(look(Some(Completion::ok(3))), Looked::Ended(..)));
+        assert!(matches!(look(Some(Completion::ok(3))), Looked::Unknown));
+        assert!(expect().is_ok(), "idle again");
     }
 
     #[test]

@@ -4,7 +4,12 @@
 
 use std::{io, ptr::NonNull};
 
-use super::{Context, Dispatcher, Inner, close, in_flight::Flight};
+use super::{
+    Context, Dispatcher, Inner, close,
+    in_flight::{Flight, Ticket},
+};
+#[cfg(doc)]
+use crate::Error;
 use crate::{
     completion::Completion, handle::Handle, overlapped::RawOverlapped, packet::Packet,
     submission::Submission, sys::backend::Submitted,
@@ -18,9 +23,10 @@ impl Dispatcher {
     /// before closing the handle.
     ///
     /// # Errors
-    /// [`Error::AlreadyAttached`](crate::Error::AlreadyAttached), [`Error::OtherPort`](crate::Error::OtherPort), [`Error::NotOverlapped`](crate::Error::NotOverlapped),
-    /// [`Error::BadHandle`](crate::Error::BadHandle), [`Error::Closed`](crate::Error::Closed), or the operating system's reason. The handle is
-    /// untouched then. (Linux: a *file* may be attached to several ports; only sockets tell.)
+    /// [`Error::AlreadyAttached`], [`Error::OtherPort`], [`Error::NotOverlapped`],
+    /// [`Error::SkipsPort`], [`Error::BadHandle`], [`Error::Closed`], or the operating system's
+    /// reason. The handle is untouched then. (Linux: a *file* may be attached to several ports;
+    /// only sockets tell.)
     ///
     /// # Examples
     /// ```
@@ -37,15 +43,19 @@ impl Dispatcher {
         self.inner.port.attach(handle.into())
     }
 
-    /// Forgets a handle before it is closed. What is in flight on it is cancelled; each Context
-    /// still gets its `on_event`.
+    /// Forgets a handle before it is closed. What longshore has in flight on it is cancelled; each
+    /// Context still gets its `on_event`. (Windows: system calls of the caller's own, see `arm`,
+    /// are the caller's to cancel; the object stays bound to the port, to which it can be attached
+    /// again.)
     ///
     /// # Errors
-    /// [`Error::NotAttached`](crate::Error::NotAttached).
+    /// [`Error::NotAttached`].
     pub fn detach<'h>(&self, handle: impl Into<Handle<'h>>) -> io::Result<()> {
         let handle = handle.into();
+        // Forgotten first, so that nothing new starts behind the cancelling.
+        self.inner.port.detach(handle)?;
         self.inner.cancel_all(handle);
-        self.inner.port.detach(handle)
+        Ok(())
     }
 
     /// Starts one operation whose result `context` will receive.
@@ -57,10 +67,10 @@ impl Dispatcher {
     ///
     /// # Errors
     /// On any error no packet will come and the Context is the caller's again. What is wrong with
-    /// the call: [`Error::ContextInFlight`](crate::Error::ContextInFlight), [`Error::ZeroLength`](crate::Error::ZeroLength), [`Error::TooLong`](crate::Error::TooLong),
-    /// [`Error::NullBuffer`](crate::Error::NullBuffer), [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange), [`Error::WrongKind`](crate::Error::WrongKind),
-    /// [`Error::NotAttached`](crate::Error::NotAttached), [`Error::Closed`](crate::Error::Closed). Otherwise the operating system's reason:
-    /// an operation may fail here (a reset connection) or later, through its packet.
+    /// the call: [`Error::ContextInFlight`], [`Error::ZeroLength`], [`Error::TooLong`],
+    /// [`Error::NullBuffer`], [`Error::OffsetOutOfRange`], [`Error::WrongKind`],
+    /// [`Error::NotAttached`], [`Error::Closed`]. Otherwise the operating system's reason: an
+    /// operation may fail here (a reset connection) or later, through its packet.
     ///
     /// # Safety
     /// Until its `on_event` is called, or an error is returned:
@@ -106,7 +116,7 @@ impl Dispatcher {
     /// result (D11).
     ///
     /// # Errors
-    /// [`Error::ContextInFlight`](crate::Error::ContextInFlight), [`Error::Closed`](crate::Error::Closed), or the kernel's reason for refusing the
+    /// [`Error::ContextInFlight`], [`Error::Closed`], or the kernel's reason for refusing the
     /// packet.
     ///
     /// # Safety
@@ -121,19 +131,21 @@ impl Dispatcher {
         let completion = Completion { bytes, error };
         let address = context.as_ptr().expose_provenance();
         let flight = Flight::Ended(completion);
-        self.inner.in_flight.expect_event(address, flight, || {})?;
-        self.inner.post_event(address, bytes)
+        let ticket = self.inner.in_flight.expect_event(address, flight, || {})?;
+        self.inner.post_event(address, ticket, bytes)
     }
 
     /// Asks for the cancellation of one operation. Its `on_event` is called in any case, with the
     /// abort code (`ERROR_OPERATION_ABORTED` 995, `ECANCELED`) and the bytes that moved before, or
     /// with its result if that came first.
     ///
-    /// `false` when there was nothing left to cancel: the operation has ended and its packet is
-    /// queued or dispatched. A file operation that has begun may not be cancellable.
+    /// `false` when there was nothing to cancel: the operation has ended and its packet is queued
+    /// or dispatched, or another thread is still inside `submit` with it. A file operation that has
+    /// begun may not be cancellable. The Context's *next* operation is cancelled if it was
+    /// submitted in the meantime, so submit and cancel one Context from one place.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed), or the operating system's.
+    /// [`Error::Closed`], or the operating system's.
     pub fn cancel<'h>(
         &self,
         handle: impl Into<Handle<'h>>,
@@ -153,7 +165,7 @@ impl Dispatcher {
     /// its own are left alone.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::Closed`].
     pub fn cancel_all<'h>(&self, handle: impl Into<Handle<'h>>) -> io::Result<usize> {
         self.inner.port.open_or_err()?;
         Ok(self.inner.cancel_all(handle.into()))
@@ -162,17 +174,23 @@ impl Dispatcher {
 
 impl Inner {
     /// Queues the packet of a Context whose result is in the table.
-    fn post_event(&self, address: usize, bytes: u32) -> io::Result<()> {
+    fn post_event(&self, address: usize, ticket: Ticket, bytes: u32) -> io::Result<()> {
         let packet = Packet {
             key: 0,
             overlapped: address,
             bytes,
         };
-        let posted = self.port.post(packet);
-        if posted.is_err() {
-            self.in_flight.forget_event(address);
+        self.port
+            .post(packet)
+            .or_else(|refused| self.take_back(address, ticket, refused))
+    }
+
+    /// Nothing was started for a Context after all, unless its `on_event` was called already.
+    fn take_back(&self, address: usize, ticket: Ticket, refused: io::Error) -> io::Result<()> {
+        match self.in_flight.take_back_event(address, ticket) {
+            true => Err(refused),
+            false => Ok(()),
         }
-        posted
     }
 
     /// # Safety
@@ -187,18 +205,17 @@ impl Inner {
         // SAFETY: the Context is live; the pointer derives from all of it.
         let header = unsafe { Context::overlapped_ptr(context) };
         // SAFETY: the Context is live and idle, and stays the kernel's until its packet.
-        let address = unsafe { self.expect(header, flight, submission.offset())? };
+        let (address, ticket) = unsafe { self.expect(header, flight, submission.offset())? };
         // SAFETY: the header was prepared; the caller keeps all it refers to until the packet.
         match unsafe { self.port.submit(header, &submission) } {
             Ok(Submitted::PacketOwed) => Ok(()),
             Ok(Submitted::Done(completion)) => {
-                self.in_flight.end(address, completion);
-                self.post_event(address, completion.bytes)
+                match self.in_flight.end(address, ticket, completion) {
+                    true => self.post_event(address, ticket, completion.bytes),
+                    false => Ok(()),
+                }
             }
-            Err(refused) => {
-                self.in_flight.forget_event(address);
-                Err(refused)
-            }
+            Err(refused) => self.take_back(address, ticket, refused),
         }
     }
 
@@ -211,18 +228,20 @@ impl Inner {
         header: NonNull<RawOverlapped>,
         flight: Flight,
         offset: u64,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, Ticket)> {
         let address = header.as_ptr().expose_provenance();
-        self.in_flight.expect_event(address, flight, || {
+        let ticket = self.in_flight.expect_event(address, flight, || {
             // SAFETY: live, and idle, as the table says.
             unsafe { RawOverlapped::prepare(header, offset) };
         })?;
         // After the entry is made: closing sets its flag first and looks at the table then, so
         // either we see the flag here or it sees (and waits for) our entry.
-        self.port
-            .open_or_err()
-            .inspect_err(|_| self.in_flight.forget_event(address))?;
-        Ok(address)
+        if let Err(closed) = self.port.open_or_err() {
+            // Nothing was started, so nobody can have taken it.
+            let _ = self.in_flight.take_back_event(address, ticket);
+            return Err(closed);
+        }
+        Ok((address, ticket))
     }
 
     /// # Safety

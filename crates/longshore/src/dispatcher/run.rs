@@ -19,6 +19,8 @@ use std::{
 };
 
 use super::{Dispatcher, Inner, entry::STOP};
+#[cfg(doc)]
+use crate::Error;
 use crate::sys::backend::Wait;
 
 #[derive(Debug, Default)]
@@ -52,8 +54,8 @@ impl Dispatcher {
     /// other threads are not affected.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed) once the dispatcher is closed, and what the
-    /// operating system says of the wait.
+    /// [`Error::Closed`] once the dispatcher is closed, and what the operating system says of the
+    /// wait.
     ///
     /// # Examples
     /// ```
@@ -75,8 +77,8 @@ impl Dispatcher {
     /// Threads in [`dispatch`](Self::dispatch) are not released. What is queued stays queued.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed); or the kernel refused a packet, and a blocked
-    /// `run` may return only with its next entry.
+    /// [`Error::Closed`]; or the kernel refused a packet, and a blocked `run` may return only with
+    /// its next entry.
     pub fn stop(&self) -> io::Result<()> {
         let inner = &self.inner;
         inner.port.open_or_err()?;
@@ -123,7 +125,13 @@ impl Inner {
         if !running.stopped.load(SeqCst) || running.blocked.load(SeqCst) == 0 {
             return Ok(());
         }
-        self.post(STOP as usize, 0)?;
+        // A runner depends on this token, so a kernel that is short of memory is asked again.
+        while let Err(refused) = self.post(STOP as usize, 0) {
+            if self.port.open_or_err().is_err() {
+                return Err(refused);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         // Windows wakes the thread that went to sleep last. Two plain dispatchers could hand the
         // token to each other for ever; one that stays away for a moment lets a runner have it.
         thread::sleep(Duration::from_millis(1));

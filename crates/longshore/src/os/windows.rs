@@ -8,6 +8,8 @@ use std::{
     ptr::NonNull,
 };
 
+#[cfg(doc)]
+use crate::Error;
 use crate::{Dispatcher, dispatcher::Context};
 
 /// The completion port itself (D1). It stays open while any clone of the dispatcher lives, also
@@ -38,8 +40,7 @@ impl Dispatcher {
     /// Context's `on_event` runs when it is dispatched. If not, call [`disarm`](Self::disarm).
     ///
     /// # Errors
-    /// [`Error::ContextInFlight`](crate::Error::ContextInFlight) and
-    /// [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::ContextInFlight`] and [`Error::Closed`].
     ///
     /// # Safety
     /// The Context is live and neither moves nor is dropped until its packet was dispatched or
@@ -52,7 +53,11 @@ impl Dispatcher {
     /// Takes back an armed Context whose system call failed and will queue no packet.
     ///
     /// `false` when the Context was not armed (any more): its packet was dispatched already.
-    pub fn disarm(&self, context: NonNull<Context>) -> bool {
+    ///
+    /// # Safety
+    /// The system call was never made, or its own result said that no packet will come. (After
+    /// `true` the Context may be freed, and an operation in flight would write into it.)
+    pub unsafe fn disarm(&self, context: NonNull<Context>) -> bool {
         self.inner.disarm(context)
     }
 }

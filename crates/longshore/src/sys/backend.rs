@@ -84,8 +84,8 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// The error code of a cancelled operation.
     const ABORTED: u32;
 
-    /// A new port. `concurrency` is the number of threads meant to run at once, 0 for one a core;
-    /// a mechanism without such a limit ignores it.
+    /// A new port. `concurrency` is the number of threads meant to run at once; a mechanism without
+    /// such a limit ignores it.
     fn open(concurrency: u32) -> io::Result<Self>;
 
     /// Queues one packet.

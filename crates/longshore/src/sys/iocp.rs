@@ -14,8 +14,8 @@
 //! although bytes have moved (A5). `start` decides by the call's own result and never looks at the
 //! header again (A3, B1): another thread may have dispatched the packet and freed it by then.
 //! Skip-on-success is left out because a completion must come through dispatch anyway, and because
-//! the mode is sticky and shared with duplicates (A9); with it A2, A6, A7, A8 and A10's fallback
-//! are out of reach. `FILE_SKIP_SET_EVENT_ON_HANDLE` (A11) is left out too: see `attached`.
+//! the mode is sticky and shared with duplicates (A9); a handle that comes with it set is refused.
+//! So A2, A6, A7, A8 and A10's fallback are out of reach. `FILE_SKIP_SET_EVENT_ON_HANDLE` (A11) is left out too: see `attached`.
 //!
 //! `GetQueuedCompletionStatusEx` succeeds for failed I/O (A22), so `take` never looks at a status.
 //! The outcome is read from the header, as an `NTSTATUS` (A14, A15), and gets a Winsock code where
@@ -44,6 +44,7 @@
 #![expect(unsafe_code)]
 
 use std::{
+    hint::black_box,
     io,
     os::windows::io::BorrowedHandle,
     ptr::NonNull,
@@ -92,9 +93,15 @@ const _: () = {
     assert!(std::mem::offset_of!(Words, event) == std::mem::offset_of!(OVERLAPPED, hEvent));
 };
 
-/// Its address is the key of the packets that end a wait: no code lives there, so no callback can
-/// have the same key.
-static CLOSE: u8 = 0;
+/// The key of the packets that end a wait. A function that does nothing, because whoever else takes
+/// packets from the port may call each non-zero key.
+const CLOSE: extern "C-unwind" fn(usize) = close;
+
+// Its body is like no other, so that no linker can give another function its address.
+#[inline(never)]
+extern "C-unwind" fn close(payload: usize) {
+    black_box(("close", payload));
+}
 
 /// How long `shut` waits for the sleepers to leave before it gives up on them.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
@@ -142,7 +149,7 @@ impl Iocp {
 
     fn close_packet() -> Packet {
         Packet {
-            key: (&raw const CLOSE).addr(),
+            key: CLOSE as usize,
             overlapped: 0,
             bytes: 0,
         }
@@ -318,6 +325,10 @@ impl Backend for Iocp {
     }
 
     fn clean_up(&self, failures: &mut Vec<CloseFailure>) {
+        // A sleeper that the concurrency limit held back finds its order whenever it wakes up.
+        for _ in 0..self.waiting.load(Ordering::SeqCst) {
+            let _ = self.queue.post(Self::close_packet());
+        }
         if let Err(error) = self.winsock.stop() {
             failures.push(CloseFailure {
                 what: "clean up Winsock",

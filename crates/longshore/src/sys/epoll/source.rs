@@ -354,9 +354,10 @@ impl Op {
     }
 }
 
+/// Errors that use up the connection they are about, so that trying again makes progress.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH)
+        Some(libc::ECONNABORTED | libc::EPROTO)
     )
 }

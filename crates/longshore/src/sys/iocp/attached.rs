@@ -8,8 +8,9 @@
 //!
 //! A detached value keeps its mark, because its object may still be bound to this port and may be
 //! attached again. If its value goes to a new, unbound object, the association succeeds and
-//! replaces the mark. What cannot be told: a detached value that was closed and now names an object
-//! of *another* port. It attaches, and its packets go to that port.
+//! replaces the mark. What cannot be told: a value in the table that was closed and now names an
+//! object of *another* port. Detached, it attaches, and its packets go to that port; not detached,
+//! it counts as attached already.
 //!
 //! No notification mode is set on a handle. `FILE_SKIP_SET_EVENT_ON_HANDLE` would save a store in
 //! the kernel, but the handle stays the caller's and the mode cannot be removed from it: later
@@ -22,20 +23,27 @@ use std::{
     collections::HashMap,
     io,
     os::windows::io::AsRawHandle,
+    ptr,
     sync::{PoisonError, RwLock},
 };
 
 use windows_sys::{
-    Wdk::Storage::FileSystem::{
-        FILE_MODE_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
-        FileModeInformation, NtQueryInformationFile,
+    Wdk::{
+        Storage::FileSystem::{
+            FILE_MODE_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
+            FileIoCompletionNotificationInformation, FileModeInformation, NtQueryInformationFile,
+        },
+        System::SystemServices::FILE_IO_COMPLETION_NOTIFICATION_INFORMATION,
     },
     Win32::{
         Foundation::{
-            ERROR_INVALID_HANDLE, ERROR_INVALID_PARAMETER, HANDLE, STATUS_INVALID_HANDLE,
+            ERROR_INVALID_HANDLE, ERROR_INVALID_PARAMETER, HANDLE, NTSTATUS, STATUS_INVALID_HANDLE,
             STATUS_OBJECT_TYPE_MISMATCH,
         },
-        System::IO::{CreateIoCompletionPort, IO_STATUS_BLOCK},
+        System::{
+            IO::{CreateIoCompletionPort, IO_STATUS_BLOCK},
+            WindowsProgramming::FILE_SKIP_COMPLETION_PORT_ON_SUCCESS,
+        },
     },
 };
 
@@ -67,7 +75,7 @@ impl Attached {
         if handle.raw() == 0 || handle.raw() == usize::MAX {
             return Err(Error::BadHandle.into());
         }
-        refuse_synchronous(handle.raw())?;
+        refuse_silent(handle.raw())?;
         let fresh = Entry {
             kind: handle.kind(),
             live: true,
@@ -128,29 +136,48 @@ fn associate(queue: &Queue, raw: usize) -> io::Result<()> {
     }
 }
 
-/// Refuses a handle opened without overlapped I/O: its reads would block the submitting thread and
-/// no packet would ever come (C2).
-fn refuse_synchronous(raw: usize) -> io::Result<()> {
+/// Refuses a handle whose completions would not all come through the port.
+///
+/// Opened without overlapped I/O, its reads would block the submitting thread and queue no packet
+/// (C2). Set to skip the port on success, by whoever had it before, an operation that succeeds at
+/// once would queue none either (A2), and the mode cannot be taken back (A9).
+fn refuse_silent(raw: usize) -> io::Result<()> {
     let mut mode = FILE_MODE_INFORMATION { Mode: 0 };
+    // SAFETY: the class fills this structure.
+    let status = unsafe { query(raw, FileModeInformation, &mut mode) };
+    let synchronous = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
+    match status {
+        STATUS_INVALID_HANDLE => return Err(Error::BadHandle.into()),
+        // An event, a process, another port: nothing that reads or writes.
+        STATUS_OBJECT_TYPE_MISMATCH => return Err(Error::WrongKind.into()),
+        0.. if mode.Mode & synchronous != 0 => return Err(Error::NotOverlapped.into()),
+        // An object that hides its mode gets its chance; the association has the last word.
+        _ => {}
+    }
+    let mut modes = FILE_IO_COMPLETION_NOTIFICATION_INFORMATION { Flags: 0 };
+    // SAFETY: the class fills this structure.
+    let status = unsafe { query(raw, FileIoCompletionNotificationInformation, &mut modes) };
+    match status {
+        0.. if modes.Flags & FILE_SKIP_COMPLETION_PORT_ON_SUCCESS != 0 => {
+            Err(Error::SkipsPort.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// # Safety
+/// `T` is the structure that `class` fills.
+unsafe fn query<T>(raw: usize, class: i32, answer: &mut T) -> NTSTATUS {
     let mut block = IO_STATUS_BLOCK::default();
     // SAFETY: both structures are ours for the call, which does not outlive itself: the I/O
-    // manager answers this class without a driver.
-    let status = unsafe {
+    // manager answers these classes without a driver.
+    unsafe {
         NtQueryInformationFile(
             raw as HANDLE,
             &raw mut block,
-            (&raw mut mode).cast(),
-            size_of::<FILE_MODE_INFORMATION>() as u32,
-            FileModeInformation,
+            ptr::from_mut(answer).cast(),
+            size_of::<T>() as u32,
+            class,
         )
-    };
-    let synchronous = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
-    match status {
-        STATUS_INVALID_HANDLE => Err(Error::BadHandle.into()),
-        // An event, a process, another port: nothing that reads or writes.
-        STATUS_OBJECT_TYPE_MISMATCH => Err(Error::WrongKind.into()),
-        0.. if mode.Mode & synchronous != 0 => Err(Error::NotOverlapped.into()),
-        // An object that hides its mode gets its chance; the association has the last word.
-        _ => Ok(()),
     }
 }

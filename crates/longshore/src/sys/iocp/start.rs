@@ -52,12 +52,12 @@ pub(super) unsafe fn start(
         Submission::Read { buffer, len, .. } => {
             // SAFETY: see above; `clamp(len)` bytes are within the buffer.
             let done = unsafe { ReadFile(file, buffer, clamp(len), ptr::null_mut(), overlapped) };
-            owed_or(file_error(done), true)
+            owed_or(file_error(done), Bytes::ComeIn)
         }
         Submission::Write { buffer, len, .. } => {
             // SAFETY: see above; `clamp(len)` bytes are within the buffer.
             let done = unsafe { WriteFile(file, buffer, clamp(len), ptr::null_mut(), overlapped) };
-            owed_or(file_error(done), false)
+            owed_or(file_error(done), Bytes::GoOut)
         }
         // SAFETY: see above.
         Submission::Recv { buffer, len, .. } => unsafe { recv(raw, buffer, len, overlapped) },
@@ -100,7 +100,7 @@ unsafe fn recv(
             None,
         )
     };
-    owed_or(socket_error(failed == 0), false)
+    owed_or(socket_error(failed == 0), Bytes::ComeIn)
 }
 
 /// # Safety
@@ -127,7 +127,7 @@ unsafe fn send(
             None,
         )
     };
-    owed_or(socket_error(failed == 0), false)
+    owed_or(socket_error(failed == 0), Bytes::GoOut)
 }
 
 /// # Safety
@@ -165,7 +165,7 @@ unsafe fn accept(
             overlapped,
         )
     };
-    let submitted = owed_or(socket_error(done != 0), false);
+    let submitted = owed_or(socket_error(done != 0), Bytes::GoOut);
     if submitted.is_err() {
         // SAFETY: nothing was started, so the slot is still ours. The fresh socket is closed.
         unsafe { (*slot).socket = None };
@@ -197,7 +197,7 @@ unsafe fn connect(
             overlapped,
         )
     };
-    owed_or(socket_error(done != 0), false)
+    owed_or(socket_error(done != 0), Bytes::GoOut)
 }
 
 /// The code of a Win32 call that says FALSE; `None` for success.
@@ -216,21 +216,27 @@ fn socket_error(done: bool) -> Option<u32> {
     (!done).then(|| unsafe { WSAGetLastError() }.cast_unsigned())
 }
 
+/// Which way an operation moves bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bytes {
+    ComeIn,
+    GoOut,
+}
+
 /// Whether a packet follows, told by the call's result alone.
 ///
 /// Success owes one as "pending" does, since no handle skips it. So do the two faces of
-/// `STATUS_BUFFER_OVERFLOW`, a warning: a message longer than the buffer, from a pipe and from a
-/// socket. Winsock may also say "message too long" for a datagram it refuses to send, which owes
-/// nothing; a datagram send is not a [`Submission`], and believing in a packet that does not come
-/// leaks while the opposite would free memory the kernel writes.
-pub(super) fn owed_or(code: Option<u32>, read: bool) -> io::Result<Submitted> {
+/// `STATUS_BUFFER_OVERFLOW`, a warning: a message longer than the buffer it comes into, from a pipe
+/// and from a socket. A message too long to *send* is refused, and owes nothing.
+pub(super) fn owed_or(code: Option<u32>, bytes: Bytes) -> io::Result<Submitted> {
     const TOO_LONG: u32 = WSAEMSGSIZE.cast_unsigned();
     const NO_SOCKET: u32 = WSAENOTSOCK.cast_unsigned();
-    match code {
-        None | Some(ERROR_IO_PENDING | ERROR_MORE_DATA | TOO_LONG) => Ok(Submitted::PacketOwed),
+    match (code, bytes) {
+        (None | Some(ERROR_IO_PENDING), _) => Ok(Submitted::PacketOwed),
+        (Some(ERROR_MORE_DATA | TOO_LONG), Bytes::ComeIn) => Ok(Submitted::PacketOwed),
         // An error status (A21): no packet. Where the end is found later, a packet brings it.
-        Some(ERROR_HANDLE_EOF) if read => Ok(Submitted::Done(Completion::ok(0))),
-        Some(ERROR_INVALID_HANDLE | NO_SOCKET) => Err(Error::BadHandle.into()),
-        Some(code) => Err(io::Error::from_raw_os_error(code.cast_signed())),
+        (Some(ERROR_HANDLE_EOF), Bytes::ComeIn) => Ok(Submitted::Done(Completion::ok(0))),
+        (Some(ERROR_INVALID_HANDLE | NO_SOCKET), _) => Err(Error::BadHandle.into()),
+        (Some(code), _) => Err(io::Error::from_raw_os_error(code.cast_signed())),
     }
 }

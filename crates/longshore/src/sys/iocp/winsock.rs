@@ -30,6 +30,7 @@ use windows_sys::{
 
 use crate::{
     completion::Completion,
+    error::Error,
     submission::{ACCEPT_ADDRESS, AcceptSlot},
 };
 
@@ -141,7 +142,10 @@ unsafe fn extension<P: Default>(socket: SOCKET, which: &GUID) -> io::Result<P> {
         )
     };
     match failed {
-        SOCKET_ERROR => Err(last_error()),
+        SOCKET_ERROR => Err(match last_error() {
+            error if error.raw_os_error() == Some(WSAENOTSOCK) => Error::BadHandle.into(),
+            error => error,
+        }),
         _ => Ok(function),
     }
 }

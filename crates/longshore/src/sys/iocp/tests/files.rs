@@ -17,7 +17,10 @@ use windows_sys::Win32::{
     System::Pipes::{CreateNamedPipeW, PIPE_READMODE_MESSAGE, PIPE_TYPE_MESSAGE},
 };
 
-use super::{super::start::owed_or, *};
+use super::{
+    super::start::{Bytes, owed_or},
+    *,
+};
 use crate::handle::Kind;
 
 fn overlapped_file(dir: &tempfile::TempDir, content: &[u8]) -> File {
@@ -116,15 +119,21 @@ fn a05_warnings_owe_a_packet_and_errors_do_not() {
         Some(ERROR_MORE_DATA),
         Some(too_long),
     ] {
-        let decided = owed_or(code, true).expect("no error");
+        let decided = owed_or(code, Bytes::ComeIn).expect("no error");
         assert!(matches!(decided, Submitted::PacketOwed), "{code:?}");
     }
-    let end = owed_or(Some(ERROR_HANDLE_EOF), true).expect("no error");
+    for code in [ERROR_MORE_DATA, 10040] {
+        assert!(
+            owed_or(Some(code), Bytes::GoOut).is_err(),
+            "a send that is too long"
+        );
+    }
+    let end = owed_or(Some(ERROR_HANDLE_EOF), Bytes::ComeIn).expect("no error");
     assert!(matches!(end, Submitted::Done(done) if done == Completion::ok(0)));
-    assert!(owed_or(Some(ERROR_HANDLE_EOF), false).is_err());
-    refused(owed_or(Some(6), true), Error::BadHandle);
-    refused(owed_or(Some(10038), false), Error::BadHandle);
-    let reset = owed_or(Some(10054), false).expect_err("an error");
+    assert!(owed_or(Some(ERROR_HANDLE_EOF), Bytes::GoOut).is_err());
+    refused(owed_or(Some(6), Bytes::ComeIn), Error::BadHandle);
+    refused(owed_or(Some(10038), Bytes::ComeIn), Error::BadHandle);
+    let reset = owed_or(Some(10054), Bytes::ComeIn).expect_err("an error");
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
 }
 
