@@ -17,6 +17,14 @@ mod closing_races;
 mod exported;
 mod faults;
 mod interruptions;
+mod io;
+mod io_cancel;
+mod io_errors;
+mod io_file;
+mod io_races;
+mod io_tcp;
+mod io_things;
+mod io_threads;
 #[cfg(target_os = "linux")]
 mod pollable;
 mod posting;
@@ -39,6 +47,12 @@ fn main() -> std::process::ExitCode {
         closing::TESTS,
         closing_races::TESTS,
         faults::TESTS,
+        io_file::TESTS,
+        io_tcp::TESTS,
+        io_cancel::TESTS,
+        io_errors::TESTS,
+        io_races::TESTS,
+        io_threads::TESTS,
         #[cfg(windows)]
         exported::TESTS,
         #[cfg(target_os = "linux")]
