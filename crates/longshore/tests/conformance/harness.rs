@@ -186,7 +186,7 @@ pub fn in_child() -> Option<Output> {
         return None;
     }
     let output = Command::new(env::current_exe().expect("our own path"))
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(CHILD, name)
         .stdin(Stdio::null())
         .output();

@@ -4,12 +4,17 @@
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
     harness::{Test, port, spawn, tick},
-    support::{Token, assert_closed, fail, join, note, panic_of, rounds, seen, sleepers},
+    support::{
+        Token, assert_closed, fail, join, note, panic_of, pause, rounds, seen, sleepers, spin_until,
+    },
 };
 
 pub const TESTS: &[Test] = tests![
@@ -18,6 +23,7 @@ pub const TESTS: &[Test] = tests![
     d01_pollable_is_readable_when_asked_for_late,
     d01_pollable_is_one_descriptor,
     d01_pollable_hears_posts_of_other_threads,
+    d01_pollable_hears_a_post_that_meets_a_poll,
     d01_pollable_waits_beside_blocked_dispatchers,
     d01_pollable_survives_a_panic,
     d01_pollable_is_refused_after_closing,
@@ -124,6 +130,33 @@ fn d01_pollable_hears_posts_of_other_threads() {
     assert!(!readable(fd));
     words.sort_unstable();
     assert_eq!(words, (0..POSTERS * each).collect::<Vec<_>>());
+}
+
+fn d01_pollable_hears_a_post_that_meets_a_poll() {
+    const ROUNDS: usize = 100_000;
+    let (port, step) = (port(), Arc::new(AtomicUsize::new(0)));
+    let fd = port.pollable().unwrap();
+    let (remote, start) = (port.clone(), step.clone());
+    let posting = spawn(move || {
+        for round in 0..ROUNDS {
+            // The other thread is about to poll; each round the post comes a little later.
+            spin_until(|| start.load(Ordering::SeqCst) == round + 1);
+            pause(round % 128);
+            remote.wake_one().unwrap();
+        }
+    });
+    for _ in 0..ROUNDS {
+        step.fetch_add(1, Ordering::SeqCst);
+        while !port.try_dispatch().unwrap() {
+            // It may be readable once too often, for a post that was taken already; but for this
+            // one it becomes readable, or we hang.
+            assert!(poll(fd, -1));
+        }
+        tick();
+    }
+    posting.join().unwrap();
+    assert!(!port.try_dispatch().unwrap());
+    assert!(!readable(fd), "every post is over");
 }
 
 fn d01_pollable_waits_beside_blocked_dispatchers() {

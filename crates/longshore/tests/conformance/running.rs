@@ -1,10 +1,13 @@
 //! `run`, `stop` and `restart`, and what plain dispatchers notice of them (D6).
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use crate::{
     harness::{Counter, Test, port, spawn, tick},
-    support::{assert_closed, join, note, rounds, seen, sleepers},
+    support::{assert_closed, join, note, pause, rounds, seen, sleepers, spin_until},
 };
 
 pub const TESTS: &[Test] = tests![
@@ -130,16 +133,27 @@ fn d06_surplus_stop_tokens_do_no_harm() {
 }
 
 fn d06_a_stop_that_races_a_run_is_not_lost() {
-    let port = port();
-    for _ in 0..rounds(2000) {
-        // No hint here: the stop comes while the run is about to begin.
-        let remote = port.clone();
-        let runner = spawn(move || remote.run());
+    let rounds = rounds(50_000);
+    let (port, step) = (port(), Arc::new(AtomicUsize::new(0)));
+    let (remote, counter) = (port.clone(), step.clone());
+    let running = spawn(move || {
+        for round in 0..rounds {
+            spin_until(|| counter.load(Ordering::SeqCst) == 2 * round + 1);
+            assert_eq!(remote.run().unwrap(), 0);
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    for round in 0..rounds {
+        // The run begins; each round the stop comes a little later.
+        step.fetch_add(1, Ordering::SeqCst);
+        pause(round % 64);
         port.stop().unwrap();
-        assert_eq!(runner.join().unwrap().unwrap(), 0);
+        spin_until(|| step.load(Ordering::SeqCst) == 2 * round + 2);
         port.restart();
         tick();
     }
+    running.join().unwrap();
+    assert!(!port.try_dispatch().unwrap());
 }
 
 fn d06_the_runs_share_the_entries() {

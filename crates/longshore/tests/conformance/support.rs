@@ -149,6 +149,23 @@ pub fn sleepers<T: Send + 'static>(
     threads
 }
 
+/// Waits without going to sleep, so that the next step follows at once.
+pub fn spin_until(is_so: impl Fn() -> bool) {
+    for turn in 1u32.. {
+        match is_so() {
+            true => return,
+            false if turn % 1024 == 0 => thread::yield_now(),
+            false => std::hint::spin_loop(),
+        }
+    }
+}
+
+/// A pause of a few nanoseconds for each turn: rounds with growing pauses meet a race in each of
+/// its steps.
+pub fn pause(turns: usize) {
+    (0..turns).for_each(|turn| _ = std::hint::black_box(turn));
+}
+
 /// What the threads returned.
 pub fn join<T>(threads: Vec<JoinHandle<T>>) -> Vec<T> {
     let results = threads.into_iter().map(|thread| thread.join());

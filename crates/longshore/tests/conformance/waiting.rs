@@ -1,17 +1,21 @@
 //! Waiting and waking: D7 and D8, and what time-outs mean.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use crate::{
     harness::{Counter, Test, port, tick},
-    support::{assert_closed, join, note, rounds, seen, sleepers},
+    support::{assert_closed, join, note, pause, rounds, seen, sleepers, spin_until},
 };
 
 pub const TESTS: &[Test] = tests![
     d06_a_dispatch_waits_for_the_next_post,
+    d06_a_post_is_not_lost_while_a_dispatch_falls_asleep,
     d07_try_dispatch_never_waits_for_a_busy_callback,
     d07_a_time_out_is_never_early,
     d07_a_timed_dispatch_takes_exactly_one,
@@ -38,6 +42,27 @@ fn d06_a_dispatch_waits_for_the_next_post() {
         }
         tick();
     }
+}
+
+fn d06_a_post_is_not_lost_while_a_dispatch_falls_asleep() {
+    let rounds = rounds(100_000);
+    let (port, taken) = (port(), Arc::new(AtomicUsize::new(0)));
+    let signal = taken.clone();
+    let dispatching = sleepers(&port, 1, move |port| {
+        for _ in 0..rounds {
+            port.dispatch().unwrap();
+            signal.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    for round in 0..rounds {
+        // The dispatcher is on its way to sleep; each round the post comes a little later.
+        spin_until(|| taken.load(Ordering::SeqCst) == round);
+        pause(round % 64);
+        port.wake_one().unwrap();
+        tick();
+    }
+    join(dispatching);
+    assert!(!port.try_dispatch().unwrap());
 }
 
 fn d07_try_dispatch_never_waits_for_a_busy_callback() {
