@@ -37,7 +37,7 @@ use run::RunState;
 ///
 /// Cloning is cheap and names the same port. Any thread may call any function at any time; any
 /// number of threads may dispatch. Nothing runs in the background: callbacks run on the threads
-/// that dispatch, and nowhere else.
+/// that dispatch, and on the one that closes.
 ///
 /// Dropping the last clone closes the port like [`close`](Self::close) does, and prints one line
 /// on standard error for each thing that failed. A closure that waits in the port and owns a clone

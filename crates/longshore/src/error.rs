@@ -4,7 +4,7 @@ use std::{error, fmt, io};
 
 /// What longshore found wrong with a call. The call changed nothing.
 ///
-/// Every function of the crate returns [`io::Result`]; an error of this type travels inside the
+/// The functions of the crate return [`io::Result`]; an error of this type travels inside the
 /// [`io::Error`] and [`Error::of`] finds it there. Errors of the operating system come as they
 /// are, with their [`raw_os_error`](io::Error::raw_os_error).
 ///

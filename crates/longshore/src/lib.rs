@@ -38,6 +38,9 @@
 #[cfg(not(any(windows, target_os = "linux")))]
 compile_error!("longshore has no backend for this operating system: it runs on Windows and Linux");
 
+#[cfg(all(target_os = "linux", not(target_pointer_width = "64")))]
+compile_error!("longshore's epoll backend is for 64-bit Linux only, so far");
+
 mod completion;
 pub mod dispatcher;
 mod error;

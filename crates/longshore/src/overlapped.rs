@@ -74,6 +74,18 @@ impl RawOverlapped {
         }
     }
 
+    /// Nothing was started after all.
+    ///
+    /// # Safety
+    /// As for [`prepare`](Self::prepare).
+    pub(crate) unsafe fn reset(this: NonNull<Self>) {
+        // SAFETY: the caller owns the live header; see `prepare`.
+        unsafe {
+            AtomicUsize::from_ptr(&raw mut (*Self::words(this)).internal)
+                .store(0, Ordering::Release);
+        }
+    }
+
     /// The status word: [`PENDING`] until whoever runs the operation has published its result.
     ///
     /// # Safety

@@ -48,7 +48,8 @@ pub enum Submission<'h> {
         /// The length of the buffer in bytes.
         len: usize,
     },
-    /// Write to a file at `offset` bytes from its start.
+    /// Write to a file at `offset` bytes from its start. (Linux: a file opened for appending ignores
+    /// the offset, and a long write to one may come out in two pieces.)
     Write {
         /// The file.
         handle: Handle<'h>,

@@ -74,14 +74,15 @@ impl Builder {
     }
 
     /// Called, on the thread that dispatches (or closes), with each packet that longshore did not queue. Such a
-    /// packet counts as an entry. A panic in the hook reaches whoever called `dispatch`.
+    /// packet counts as an entry. Only Windows has such packets. A panic in the hook reaches whoever called `dispatch`.
     pub fn on_foreign(mut self, hook: impl Fn(Packet) + Send + Sync + 'static) -> Self {
         self.on_foreign = Some(Box::new(hook));
         self
     }
 
     /// How long [`close`](Dispatcher::close) and drop wait for operations they cancelled. What
-    /// has not come back by then is leaked together with the port. Default: 5 seconds;
+    /// has not come back by then is given up: on Windows the port stays open for ever, and the
+    /// memory lent to it must stay, too. Default: 5 seconds;
     /// `Duration::MAX` is without limit.
     pub fn drain_timeout(mut self, limit: Duration) -> Self {
         self.drain = limit;

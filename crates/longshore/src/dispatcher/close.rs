@@ -45,7 +45,7 @@ impl Left {
     fn failure(self) -> Option<CloseFailure> {
         let (what, message) = match self {
             Self { contexts: 1.., .. } => (
-                "drain the port (it stays open)",
+                "drain the port",
                 format!("{} operations did not end in time", self.contexts),
             ),
             // Whoever has the handle can take packets from the port, too.
@@ -102,8 +102,12 @@ impl fmt::Display for CloseError {
 impl error::Error for CloseError {}
 
 impl From<CloseError> for io::Error {
-    fn from(error: CloseError) -> Self {
-        Self::other(error)
+    /// The one failure's own error, or the whole list.
+    fn from(mut error: CloseError) -> Self {
+        match error.failures.len() {
+            1 => error.failures.remove(0).error,
+            _ => Self::other(error),
+        }
     }
 }
 
@@ -116,7 +120,8 @@ impl Dispatcher {
     /// Undelivered closures are dropped, undelivered raw posts are forgotten (see
     /// [`close_with`](Self::close_with)). Operations in flight are cancelled one by one, and their
     /// `on_event` is called on this thread, with the abort code unless they finished after all.
-    /// Callbacks that other threads are running go on. The OS handle is closed with the last
+    /// Callbacks that other threads are running go on, and a packet that one of them has taken
+    /// already may still start: join those threads before freeing what posts point to. The OS handle is closed with the last
     /// clone.
     ///
     /// It waits for cancelled operations only as long as

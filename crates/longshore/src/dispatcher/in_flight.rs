@@ -141,11 +141,18 @@ impl InFlight {
         }
     }
 
-    /// No packet will come for the Context at `address`. `false` if one came all the same.
+    /// No packet will come for the Context at `address`; `undo` runs while nobody can use it again.
+    /// `false` if a packet came all the same.
     #[must_use]
-    pub(crate) fn take_back_event(&self, address: usize, ticket: Ticket) -> bool {
+    pub(crate) fn take_back_event(
+        &self,
+        address: usize,
+        ticket: Ticket,
+        undo: impl FnOnce(),
+    ) -> bool {
         match self.contexts.lock(&address).entry(address) {
             Entry::Occupied(entry) if entry.get().0 == ticket => {
+                undo();
                 entry.remove();
                 true
             }
@@ -279,9 +286,9 @@ mod tests {
         let ended = table.take_event(64, |_| Some(Completion::ok(0)));
         assert!(matches!(ended, Looked::Ended(..)));
         let second = expect();
-        assert!(!table.take_back_event(64, first));
+        assert!(!table.take_back_event(64, first, || unreachable!()));
         assert!(!table.end(64, first, Completion::ok(1)));
-        assert!(table.take_back_event(64, second));
+        assert!(table.take_back_event(64, second, || {}));
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl Dispatcher {
         self.inner.port.attach(handle.into())
     }
 
-    /// Forgets a handle before it is closed. What longshore has in flight on it is cancelled; each
+    /// Forgets a handle before it is closed. What longshore has in flight on it is cancelled (on
+    /// Linux, a file operation that is being carried out is waited for); each
     /// Context still gets its `on_event`. (Windows: system calls of the caller's own, see `arm`,
     /// are the caller's to cancel; the object stays bound to the port, to which it can be attached
     /// again.)
@@ -187,7 +188,12 @@ impl Inner {
 
     /// Nothing was started for a Context after all, unless its `on_event` was called already.
     fn take_back(&self, address: usize, ticket: Ticket, refused: io::Error) -> io::Result<()> {
-        match self.in_flight.take_back_event(address, ticket) {
+        let taken_back = self.in_flight.take_back_event(address, ticket, || {
+            // SAFETY: the entry was made for a live Context, whose owner has to keep it until
+            // `on_event` or our error, and nothing uses its header.
+            unsafe { RawOverlapped::reset(close::header(address)) };
+        });
+        match taken_back {
             true => Err(refused),
             false => Ok(()),
         }
@@ -237,9 +243,7 @@ impl Inner {
         // After the entry is made: closing sets its flag first and looks at the table then, so
         // either we see the flag here or it sees (and waits for) our entry.
         if let Err(closed) = self.port.open_or_err() {
-            // Nothing was started, so nobody can have taken it.
-            let _ = self.in_flight.take_back_event(address, ticket);
-            return Err(closed);
+            self.take_back(address, ticket, closed)?;
         }
         Ok((address, ticket))
     }

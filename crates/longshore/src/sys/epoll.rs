@@ -32,11 +32,14 @@ mod source;
 mod table;
 
 use std::{
-    cell::Cell,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    process,
     ptr::NonNull,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -66,12 +69,15 @@ pub(crate) struct Epoll {
     inbox: Arc<Inbox>,
     table: Table,
     pool: Pool,
+    taken: Taken,
+    /// The process that opened it: a forked child shares the epoll set.
+    process: u32,
 }
 
-thread_local! {
-    /// Entries this thread has taken without asking the kernel.
-    static TAKEN: Cell<u32> = const { Cell::new(0) };
-}
+/// Entries taken since the kernel was last asked, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Taken(AtomicU32);
 
 impl Epoll {
     fn epoll(&self) -> io::Result<&OwnedFd> {
@@ -83,11 +89,14 @@ impl Epoll {
         Ok(self.inbox.doorbell(self.epoll()?)?.as_fd())
     }
 
-    /// Whether it is the kernel's turn.
+    /// Whether it is the kernel's turn. Counted for the port, not for the thread, which may serve
+    /// several ports in turn.
     #[inline]
     fn look_is_due(&self) -> bool {
-        let taken = TAKEN.get().wrapping_add(1);
-        TAKEN.set(taken);
+        // Not a read-modify-write: threads may overwrite each other's count, but none can get past
+        // a multiple without seeing it.
+        let taken = self.taken.0.load(Ordering::Relaxed).wrapping_add(1);
+        self.taken.0.store(taken, Ordering::Relaxed);
         taken & (LOOK_AFTER - 1) == 0 && !self.table.has_no_sockets()
     }
 
@@ -100,9 +109,13 @@ impl Epoll {
                 Wait::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
                 Wait::Forever => None,
             };
-            self.look(timeout)?;
+            let seen = self.look(timeout)?;
             if let Some(packet) = self.take_and_look_back()? {
                 return Ok(Some(packet));
+            }
+            if seen == calls::BATCH {
+                // There may be more, so this was no full look yet.
+                continue;
             }
             // A wait that a signal cut short is not over; the clock decides.
             let is_over = match wait {
@@ -127,7 +140,8 @@ impl Epoll {
     }
 
     /// Collects what the kernel has to report, sleeping for as long as there is nothing at all.
-    fn look(&self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Returns how many events there were.
+    fn look(&self, timeout: Option<Duration>) -> io::Result<usize> {
         let mut timeout = timeout;
         let asleep = match timeout {
             Some(Duration::ZERO) => None,
@@ -141,7 +155,7 @@ impl Epoll {
         let count = calls::epoll_wait(self.epoll()?, &mut events, timeout)?;
         drop(asleep);
         self.handle(&events[..count]);
-        Ok(())
+        Ok(count)
     }
 
     fn handle(&self, events: &[libc::epoll_event]) {
@@ -178,6 +192,8 @@ impl Backend for Epoll {
             inbox: Arc::new(inbox),
             table: Table::new(),
             pool: Pool::new(),
+            taken: Taken::default(),
+            process: process::id(),
         })
     }
 
@@ -216,6 +232,9 @@ impl Backend for Epoll {
             let _ = calls::epoll_delete(self.epoll()?, source.fd);
         }
         source.detach(&self.inbox);
+        if source.kind == Kind::File {
+            self.pool.detach(source.token(), &self.inbox);
+        }
         Ok(())
     }
 
@@ -264,6 +283,10 @@ impl Backend for Epoll {
     fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {
         if !self.inbox.sleepers().close() {
             return false;
+        }
+        if self.process != process::id() {
+            // A forked child: what it would change here is its parent's.
+            return true;
         }
         // Level-triggered and never read, the bell wakes every sleeper from here on.
         let level = libc::EPOLLIN as u32;

@@ -134,9 +134,7 @@ fn epoll_pwait2(
     let limit = limit
         .as_ref()
         .map_or(std::ptr::null(), |limit| limit as *const libc::timespec);
-    // The raw call, because C libraries older than it are in use. The kernel's 64-bit timespec is
-    // libc's on 64-bit systems; elsewhere the C library's own function converts.
-    #[cfg(target_pointer_width = "64")]
+    // The raw call, because C libraries older than it are in use.
     // SAFETY: the buffer holds BATCH events, the time-out is null or lives across the call, and
     // there is no signal mask.
     let count = unsafe {
@@ -149,11 +147,6 @@ fn epoll_pwait2(
             std::ptr::null::<libc::sigset_t>(),
             0usize,
         )
-    };
-    #[cfg(not(target_pointer_width = "64"))]
-    let count = {
-        let _ = (epoll, events, limit);
-        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
@@ -192,16 +185,21 @@ pub(super) fn set_blocking(fd: RawFd, blocking: bool) -> io::Result<bool> {
     Ok(was_blocking)
 }
 
-pub(super) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    owned(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })
-}
-
+/// Receives. Of a datagram socket the result is the message's length, also when it did not fit:
+/// recv(2), `MSG_TRUNC`. (On a stream the flag would throw bytes away.)
+///
 /// # Safety
 /// `buffer` is valid for writes of `len` bytes.
-pub(super) unsafe fn recv(fd: RawFd, buffer: *mut u8, len: usize) -> io::Result<usize> {
+pub(super) unsafe fn recv(
+    fd: RawFd,
+    buffer: *mut u8,
+    len: usize,
+    is_datagram: bool,
+) -> io::Result<usize> {
+    let whole = if is_datagram { libc::MSG_TRUNC } else { 0 };
+    let flags = libc::MSG_DONTWAIT | whole;
     // SAFETY: the caller's buffer.
-    retry(|| unsafe { libc::recv(fd, buffer.cast(), len, libc::MSG_DONTWAIT) })
+    retry(|| unsafe { libc::recv(fd, buffer.cast(), len, flags) })
 }
 
 /// # Safety
@@ -231,17 +229,25 @@ pub(super) fn connect(fd: RawFd, address: SocketAddr) -> io::Result<()> {
     check(unsafe { libc::connect(fd, address.as_ptr().cast(), address.len()) }).map(|_| ())
 }
 
+/// One socket option that is an int.
+fn option(fd: RawFd, option: c_int) -> io::Result<c_int> {
+    let (mut value, mut len) = (0 as c_int, mem::size_of::<c_int>() as libc::socklen_t);
+    let room = (&raw mut value).cast();
+    // SAFETY: `room` is the int that the caller's option is.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, room, &mut len) })?;
+    Ok(value)
+}
+
+pub(super) fn is_stream(socket: RawFd) -> io::Result<bool> {
+    Ok(option(socket, libc::SO_TYPE)? == libc::SOCK_STREAM)
+}
+
 /// Whether a connect has ended: `None` while it is still on its way.
 pub(super) fn connected(fd: RawFd) -> Option<io::Result<()>> {
-    let (mut error, mut len) = (0 as c_int, mem::size_of::<c_int>() as libc::socklen_t);
-    let option = (&raw mut error).cast();
-    // SAFETY: `option` has room for the int that this option is.
-    let asked = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, option, &mut len) };
-    if let Err(error) = check(asked) {
-        return Some(Err(error));
-    }
-    if error != 0 {
-        return Some(Err(io::Error::from_raw_os_error(error)));
+    match option(fd, libc::SO_ERROR) {
+        Ok(0) => {}
+        Ok(code) => return Some(Err(io::Error::from_raw_os_error(code))),
+        Err(error) => return Some(Err(error)),
     }
     // A socket that has not been connected yet looks writable and free of errors to epoll, so
     // only the peer's name proves the connection.
@@ -251,9 +257,21 @@ pub(super) fn connected(fd: RawFd) -> Option<io::Result<()>> {
     };
     match named {
         Ok(_) => Some(Ok(())),
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => None,
-        Err(error) => Some(Err(error)),
+        Err(error) if error.raw_os_error() != Some(libc::ENOTCONN) => Some(Err(error)),
+        // Not connected, and hung up: it has failed, and somebody else took the error away.
+        Err(unconnected) => is_hung_up(fd).then_some(Err(unconnected)),
     }
+}
+
+fn is_hung_up(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, and no waiting.
+    let found = retry(|| unsafe { libc::poll(&mut poll, 1, 0) } as isize);
+    found.is_ok() && poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
 }
 
 /// Reads at an offset. With `NoWait`, only what needs no waiting for the disk.

@@ -3,13 +3,17 @@
 //!
 //! The threads are made when the first operation needs one, and end after five seconds without
 //! work. No other part of longshore makes a thread.
+//!
+//! They use the caller's descriptor, not a duplicate: closing a duplicate would release the
+//! process's record locks on the file (fcntl(2), "Advisory record locking"). So `detach` waits for
+//! the one operation a thread may be in the middle of.
 // UNSAFETY: system calls on buffers that the submitter lent until the packet.
 #![expect(unsafe_code)]
 
 use std::{
     collections::VecDeque,
-    io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    io, mem,
+    os::fd::RawFd,
     ptr::NonNull,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread,
@@ -51,8 +55,9 @@ enum Call {
 struct Job {
     header: Header,
     transfer: Transfer,
-    /// A descriptor of the job's own: the caller may detach and close theirs while it runs.
-    fd: OwnedFd,
+    fd: RawFd,
+    /// Which use of the descriptor's number.
+    source: u64,
 }
 
 // SAFETY: one thread at a time has the transfer, and the submitter keeps the buffer valid, and
@@ -85,37 +90,57 @@ pub(super) unsafe fn start(
         offset: submission.offset(),
         done: 0,
     };
-    let finished = match source.may_skip_waiting() {
+    let no_wait = match call {
+        Call::Read(_) => &source.reads_no_wait,
+        Call::Write(_) => &source.writes_no_wait,
+    };
+    let tried = match no_wait.load(Ordering::Relaxed) {
         true => transfer.go(source.fd, Waiting::NoWait),
         false => Err(libc::EAGAIN),
     };
-    match finished {
-        // SAFETY: the caller's contract; nothing else completes this operation.
-        Ok(()) => inbox.complete(unsafe { Header::new(header) }, transfer.completion(0)),
-        Err(libc::EOPNOTSUPP | libc::ENOSYS | libc::EAGAIN) => {
-            if finished != Err(libc::EAGAIN) {
-                source.no_wait.store(false, Ordering::Relaxed);
+    // SAFETY: the caller's contract; whoever gets it completes the operation, or an error is
+    // returned and it is dropped unused.
+    let header = unsafe { Header::new(header) };
+    match tried {
+        Ok(()) => inbox.complete(header, transfer.completion(0)),
+        Err(code) if wants_waiting(code) => {
+            if code != libc::EAGAIN {
+                no_wait.store(false, Ordering::Relaxed);
             }
-            let fd = calls::duplicate(source.fd)?;
-            // SAFETY: the caller's contract; the job completes it, and drops it only unused.
-            let header = unsafe { Header::new(header) };
-            pool.submit(
-                Job {
-                    header,
-                    transfer,
-                    fd,
-                },
-                inbox,
-            )?;
+            let job = Job {
+                header,
+                transfer,
+                fd: source.fd,
+                source: source.token(),
+            };
+            if let Err((job, error)) = pool.submit(job, inbox) {
+                return give_up(job.header, &job.transfer, error_code(&error), inbox);
+            }
         }
-        // The submitting call's own failure; nothing was moved.
-        Err(code) if transfer.done == 0 => return Err(io::Error::from_raw_os_error(code)),
-        Err(code) => {
-            // SAFETY: as above.
-            let header = unsafe { Header::new(header) };
-            inbox.complete(header, transfer.completion(code));
-        }
+        Err(code) => return give_up(header, &transfer, code, inbox),
     }
+    Ok(())
+}
+
+/// Whether a try without waiting says that the operation has to wait, or that this file system
+/// knows no such try (some say EINVAL; a real one comes back from the plain call).
+fn wants_waiting(code: i32) -> bool {
+    matches!(
+        code,
+        libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL
+    )
+}
+
+fn error_code(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// An error in the submitting call: its own if nothing was moved yet, else the operation's.
+fn give_up(header: Header, transfer: &Transfer, code: i32, inbox: &Inbox) -> io::Result<()> {
+    if transfer.done == 0 {
+        return Err(io::Error::from_raw_os_error(code));
+    }
+    inbox.complete(header, transfer.completion(code));
     Ok(())
 }
 
@@ -140,7 +165,7 @@ impl Transfer {
                 // The end of the file. (A write of more than nothing never moves nothing.)
                 Ok(0) => return Ok(()),
                 Ok(moved) => self.done += moved as u32,
-                Err(error) => return Err(error.raw_os_error().unwrap_or(libc::EIO)),
+                Err(error) => return Err(error_code(&error)),
             }
         }
         Ok(())
@@ -164,11 +189,14 @@ pub(super) struct Pool {
 struct Shared {
     state: Mutex<State>,
     more: Condvar,
+    finished: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// The sources of the jobs that threads are in the middle of.
+    running: Vec<u64>,
     threads: usize,
     idle: usize,
     closing: bool,
@@ -186,11 +214,12 @@ impl Pool {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 more: Condvar::new(),
+                finished: Condvar::new(),
             }),
         }
     }
 
-    fn submit(&self, job: Job, inbox: &Arc<Inbox>) -> io::Result<()> {
+    fn submit(&self, job: Job, inbox: &Arc<Inbox>) -> Result<(), (Job, io::Error)> {
         let mut state = self.shared.state();
         if state.idle <= state.jobs.len() && state.threads < MAX_THREADS {
             let (shared, inbox) = (self.shared.clone(), inbox.clone());
@@ -200,7 +229,7 @@ impl Pool {
             match spawned {
                 Ok(_) => state.threads += 1,
                 // With a thread at work the job only has to wait longer.
-                Err(error) if state.threads == 0 => return Err(error),
+                Err(error) if state.threads == 0 => return Err((job, error)),
                 Err(_) => {}
             }
         }
@@ -224,6 +253,26 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Cancels what is queued for a source, and waits until no thread uses its descriptor.
+    pub(super) fn detach(&self, source: u64, inbox: &Inbox) {
+        let mut state = self.shared.state();
+        let (out, rest) = mem::take(&mut state.jobs)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|job| job.source == source);
+        state.jobs = rest;
+        while state.running.contains(&source) {
+            let finished = self.shared.finished.wait(state);
+            state = finished.unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        for job in out {
+            let completion = job.transfer.completion(libc::ECANCELED);
+            inbox.complete(job.header, completion);
+        }
+    }
+}
+
 impl Drop for Pool {
     /// The threads finish what they have, and end by themselves.
     fn drop(&mut self) {
@@ -234,11 +283,16 @@ impl Drop for Pool {
 
 fn work(shared: &Shared, inbox: &Inbox) {
     while let Some(mut job) = next(shared) {
-        let error = match job.transfer.go(job.fd.as_raw_fd(), Waiting::Allowed) {
+        let error = match job.transfer.go(job.fd, Waiting::Allowed) {
             Ok(()) => 0,
             Err(code) => code,
         };
-        drop(job.fd);
+        let mut state = shared.state();
+        if let Some(at) = state.running.iter().position(|&one| one == job.source) {
+            state.running.swap_remove(at);
+        }
+        drop(state);
+        shared.finished.notify_all();
         inbox.complete(job.header, job.transfer.completion(error));
     }
 }
@@ -248,7 +302,12 @@ fn next(shared: &Shared) -> Option<Job> {
     let mut state = shared.state();
     loop {
         if let Some(job) = state.jobs.pop_front() {
+            state.running.push(job.source);
             return Some(job);
+        }
+        if state.closing {
+            state.threads -= 1;
+            return None;
         }
         state.idle += 1;
         let (back, timed_out) = match shared.more.wait_timeout(state, IDLE) {
@@ -260,7 +319,7 @@ fn next(shared: &Shared) -> Option<Job> {
         };
         state = back;
         state.idle -= 1;
-        if state.jobs.is_empty() && (timed_out || state.closing) {
+        if state.jobs.is_empty() && timed_out {
             state.threads -= 1;
             return None;
         }

@@ -12,10 +12,7 @@ use std::{
     io,
     os::fd::RawFd,
     ptr::NonNull,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use super::{
@@ -38,8 +35,12 @@ pub(super) struct Source {
     pub(super) kind: Kind,
     /// What `fstat` said when it was attached.
     pub(super) identity: (u64, u64),
-    /// Whether the file system can read and write without waiting.
-    pub(super) no_wait: AtomicBool,
+    /// Whether the file system can read without waiting, as far as is known.
+    pub(super) reads_no_wait: AtomicBool,
+    /// The same of writing: ext4, for one, can do the one and not the other.
+    pub(super) writes_no_wait: AtomicBool,
+    /// A socket that keeps messages apart, and cuts one that does not fit.
+    is_datagram: bool,
     state: Mutex<State>,
 }
 
@@ -89,15 +90,22 @@ enum Call {
 unsafe impl Send for Op {}
 
 impl Source {
-    pub(super) fn new(fd: RawFd, generation: u32, kind: Kind, identity: (u64, u64)) -> Self {
-        Self {
+    pub(super) fn new(
+        fd: RawFd,
+        generation: u32,
+        kind: Kind,
+        identity: (u64, u64),
+    ) -> io::Result<Self> {
+        Ok(Self {
             fd,
             generation,
             kind,
             identity,
-            no_wait: AtomicBool::new(true),
+            reads_no_wait: AtomicBool::new(true),
+            writes_no_wait: AtomicBool::new(true),
+            is_datagram: kind == Kind::Socket && !calls::is_stream(fd)?,
             state: Mutex::default(),
-        }
+        })
     }
 
     /// Generation and descriptor: what epoll hands back, and what a stale event no longer matches.
@@ -129,10 +137,17 @@ impl Source {
             return Err(Error::NotAttached.into());
         }
         let call = match *submission {
+            // A receive would take away the error that tells how the connect ended. Windows
+            // refuses it as well.
+            Submission::Recv { .. } if state.is_connecting() => {
+                return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
+            }
             Submission::Recv { buffer, len, .. } => Call::Recv { buffer, len },
             Submission::Send { buffer, len, .. } => Call::Send { buffer, len },
             Submission::Accept { slot, .. } => {
                 calls::set_blocking(self.fd, false)?;
+                // SAFETY: nothing is in flight yet, so the slot is ours alone.
+                unsafe { *slot.as_ptr() = AcceptSlot::new() };
                 Call::Accept { slot }
             }
             Submission::Connect { address, .. } => match self.begin_connect(address)? {
@@ -158,7 +173,7 @@ impl Source {
         };
         let side = state.side(&op.call);
         if side.ready && side.waiting.is_empty() && !is_connect {
-            match op.attempt(self.fd) {
+            match op.attempt(self) {
                 // The submitting call's own failure; nothing was started.
                 Some(Completion { bytes: 0, error }) if error != 0 => {
                     return Err(io::Error::from_raw_os_error(error as i32));
@@ -207,13 +222,14 @@ impl Source {
             return 0;
         }
         let mut queued = 0;
-        if readable || broken {
-            state.reads.ready = true;
-            queued += self.proceed(&mut state.reads, inbox);
-        }
+        // Writes first: among them is a connect, and its error must not go to a receive.
         if writable || broken {
             state.writes.ready = true;
             queued += self.proceed(&mut state.writes, inbox);
+        }
+        if readable || broken {
+            state.reads.ready = true;
+            queued += self.proceed(&mut state.reads, inbox);
         }
         queued
     }
@@ -221,7 +237,7 @@ impl Source {
     fn proceed(&self, side: &mut Side, inbox: &Inbox) -> usize {
         let mut queued = 0;
         while let Some(op) = side.waiting.front_mut() {
-            let Some(completion) = op.attempt(self.fd) else {
+            let Some(completion) = op.attempt(self) else {
                 side.ready = false;
                 break;
             };
@@ -262,19 +278,19 @@ impl Source {
         let State { reads, writes, .. } = &mut *state;
         for op in reads.waiting.drain(..).chain(writes.waiting.drain(..)) {
             let completion = op.cancelled();
-            inbox.complete_quietly(op.header, completion);
+            self.finish(Some(op), completion, inbox);
         }
         drop(state);
         inbox.wake_if_more();
     }
-
-    /// Whether files on this file system can be used without waiting, as far as is known.
-    pub(super) fn may_skip_waiting(&self) -> bool {
-        self.no_wait.load(Ordering::Relaxed)
-    }
 }
 
 impl State {
+    fn is_connecting(&self) -> bool {
+        let connect = |op: &Op| matches!(op.call, Call::Connect { .. });
+        self.writes.waiting.iter().any(connect)
+    }
+
     fn side(&mut self, call: &Call) -> &mut Side {
         match call {
             Call::Recv { .. } | Call::Accept { .. } => &mut self.reads,
@@ -292,19 +308,29 @@ impl Op {
     }
 
     /// One try. `None`: it would block.
-    fn attempt(&mut self, fd: RawFd) -> Option<Completion> {
+    fn attempt(&mut self, source: &Source) -> Option<Completion> {
+        let fd = source.fd;
         match self.call {
-            Call::Recv { buffer, len } => {
-                // SAFETY: the submitter keeps the buffer valid until the packet.
-                let received = unsafe { calls::recv(fd, buffer, clamp(len) as usize) };
-                self.outcome(received.map(|n| n as u32))
-            }
+            Call::Recv { buffer, len } => self.recv(source, buffer, clamp(len)),
             Call::Send { buffer, len } => self.send(fd, buffer, clamp(len)),
             Call::Accept { slot } => self.accept(fd, slot),
             Call::Connect { .. } => {
                 let result = calls::connected(fd)?;
                 self.outcome(result.map(|()| 0))
             }
+        }
+    }
+
+    fn recv(&mut self, source: &Source, buffer: *mut u8, len: u32) -> Option<Completion> {
+        // SAFETY: the submitter keeps the buffer valid until the packet.
+        let received = unsafe { calls::recv(source.fd, buffer, len as usize, source.is_datagram) };
+        match received {
+            // The message's own length: the rest of it is gone (D12).
+            Ok(message) if message > len as usize => Some(Completion {
+                bytes: len,
+                error: libc::EMSGSIZE as u32,
+            }),
+            received => self.outcome(received.map(|n| n as u32)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The attached descriptors of one port, and which port each socket belongs to.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     os::fd::{OwnedFd, RawFd},
     sync::{
@@ -13,18 +13,14 @@ use std::{
 use super::{calls, source::Source};
 use crate::{error::Error, handle::Kind};
 
-/// Sockets by number: (port, identity). Windows binds a socket to one port for its life; here
-/// nothing would stop a second one, so this table does. The identity tells a socket from one that
-/// had the same number before and was closed without `detach`.
-static OWNERS: Mutex<Option<HashMap<RawFd, Owner>>> = Mutex::new(None);
+/// What tells one open socket from every other, whatever its number: device and inode.
+type Identity = (u64, u64);
 
-#[derive(Debug, PartialEq)]
-struct Owner {
-    port: u64,
-    identity: (u64, u64),
-}
+/// Which port each attached socket belongs to. Windows binds a socket, with all its duplicates, to
+/// one port for its life; here nothing would stop a second one, so this table does.
+static OWNERS: Mutex<Option<HashMap<Identity, u64>>> = Mutex::new(None);
 
-fn with_owners<T>(act: impl FnOnce(&mut HashMap<RawFd, Owner>) -> T) -> T {
+fn with_owners<T>(act: impl FnOnce(&mut HashMap<Identity, u64>) -> T) -> T {
     let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
     act(owners.get_or_insert_default())
 }
@@ -85,18 +81,21 @@ impl Table {
             return Err(Error::AlreadyAttached.into());
         }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        let source = Source::new(fd, generation, kind, identity);
+        let source = Source::new(fd, generation, kind, identity)?;
         if kind == Kind::Socket {
-            self.claim(fd, identity)?;
+            self.claim(identity)?;
             let edges = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
             calls::epoll_add(epoll, fd, edges as u32, source.token())
-                .inspect_err(|_| self.disclaim(fd, identity))?;
+                .inspect_err(|_| self.disclaim(identity))?;
         }
         if sources.len() <= index {
             sources.resize(index + 1, None);
         }
         sources[index] = Some(Arc::new(source));
         self.count(kind, before.as_deref());
+        if let Some(stale) = &before {
+            self.disclaim(stale.identity);
+        }
         Ok(before)
     }
 
@@ -115,32 +114,29 @@ impl Table {
         let source = slot.and_then(Option::take).ok_or(Error::NotAttached)?;
         if source.kind == Kind::Socket {
             self.sockets.fetch_sub(1, Ordering::Relaxed);
-            self.disclaim(fd, source.identity);
+            self.disclaim(source.identity);
         }
         Ok(source)
     }
 
-    fn claim(&self, fd: RawFd, identity: (u64, u64)) -> io::Result<()> {
-        let owner = Owner {
-            port: self.port,
-            identity,
-        };
-        with_owners(|owners| match owners.get(&fd) {
-            Some(other) if other.identity == identity && other.port != self.port => {
-                Err(Error::OtherPort.into())
-            }
-            _ => {
-                owners.insert(fd, owner);
+    fn claim(&self, identity: Identity) -> io::Result<()> {
+        with_owners(|owners| match owners.entry(identity) {
+            Entry::Vacant(entry) => {
+                entry.insert(self.port);
                 Ok(())
             }
+            // By another of its numbers.
+            Entry::Occupied(entry) if *entry.get() == self.port => {
+                Err(Error::AlreadyAttached.into())
+            }
+            Entry::Occupied(_) => Err(Error::OtherPort.into()),
         })
     }
 
-    fn disclaim(&self, fd: RawFd, identity: (u64, u64)) {
-        let port = self.port;
+    fn disclaim(&self, identity: Identity) {
         with_owners(|owners| {
-            if owners.get(&fd) == Some(&Owner { port, identity }) {
-                owners.remove(&fd);
+            if owners.get(&identity) == Some(&self.port) {
+                owners.remove(&identity);
             }
         });
     }
@@ -148,12 +144,12 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        with_owners(|owners| owners.retain(|_, owner| owner.port != self.port));
+        with_owners(|owners| owners.retain(|_, port| *port != self.port));
     }
 }
 
 /// Checks that a descriptor is what its handle says, and finds out what tells it from others.
-fn identify(fd: RawFd, kind: Kind) -> io::Result<(u64, u64)> {
+fn identify(fd: RawFd, kind: Kind) -> io::Result<Identity> {
     let (mode, identity) = match calls::identity(fd) {
         Err(error) if error.raw_os_error() == Some(libc::EBADF) => Err(Error::BadHandle.into()),
         other => other,
