@@ -32,7 +32,7 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// The words of the next packet: (key, overlapped, bytes).
-fn take_raw(port: &Dispatcher) -> (usize, usize, u32) {
+pub fn take_raw(port: &Dispatcher) -> (usize, usize, u32) {
     let (mut bytes, mut key, mut overlapped) = (0, 0, ptr::null_mut::<OVERLAPPED>());
     // SAFETY: the port is open and the words are ours for the call.
     let taken = unsafe {
@@ -48,7 +48,7 @@ fn take_raw(port: &Dispatcher) -> (usize, usize, u32) {
     (key, overlapped.addr(), bytes)
 }
 
-fn post_raw(port: RawHandle, (key, overlapped, bytes): (usize, usize, u32)) {
+pub fn post_raw(port: RawHandle, (key, overlapped, bytes): (usize, usize, u32)) {
     // SAFETY: the kernel carries the words and follows none.
     let posted = unsafe {
         PostQueuedCompletionStatus(port, bytes, key, ptr::without_provenance(overlapped))

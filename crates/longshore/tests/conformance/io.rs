@@ -125,6 +125,11 @@ impl Op {
         })
     }
 
+    /// What is lent for the bytes.
+    pub fn buffer(&self) -> (*mut u8, usize) {
+        (self.0.buffer.as_ptr().cast(), self.0.buffer.len())
+    }
+
     /// Starts whatever `make` describes.
     pub fn start<T>(
         &self,
@@ -136,7 +141,7 @@ impl Op {
         T: Send + Sync + 'static,
         for<'a> &'a T: Into<Handle<'a>>,
     {
-        let (buffer, len) = (self.0.buffer.as_ptr().cast(), self.0.buffer.len());
+        let (buffer, len) = self.buffer();
         let submission = make((&**handle).into(), buffer, len);
         self.lend(Box::new(handle.clone()), |context| {
             // SAFETY: the system's reference keeps the record (Context, buffer, slot) in place

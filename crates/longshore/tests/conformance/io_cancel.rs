@@ -17,7 +17,8 @@ use crate::{
     harness::{Test, in_child, port, scaled, spawn, tick},
     io::{Op, refusal},
     io_things::{
-        Scratch, attached_file, attached_pair, fresh_socket, listener, loopback, pair, pattern,
+        Scratch, attached_file, attached_pair, fresh_socket, listener, loopback, pair,
+        pair_through, pattern,
     },
 };
 
@@ -230,10 +231,10 @@ fn value(stream: &TcpStream) -> usize {
 }
 
 /// A connection whose first end has this value. Alone in its process, it comes soon.
-fn pair_with(wanted: usize) -> (Arc<TcpStream>, Arc<TcpStream>) {
-    let mut others = Vec::new();
+pub fn pair_with(wanted: usize) -> (Arc<TcpStream>, Arc<TcpStream>) {
+    let (listener, mut others) = (listener(false), Vec::new());
     for _ in 0..1000 {
-        let (a, b) = pair();
+        let (a, b) = pair_through(&listener);
         if value(&a) == wanted {
             return (a, b);
         }

@@ -73,7 +73,10 @@ pub fn fresh_socket(v6: bool) -> Arc<Socket> {
 
 /// Both ends of one connection, made by std.
 pub fn pair() -> (Arc<TcpStream>, Arc<TcpStream>) {
-    let listener = listener(false);
+    pair_through(&listener(false))
+}
+
+pub fn pair_through(listener: &TcpListener) -> (Arc<TcpStream>, Arc<TcpStream>) {
     let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (there, _) = listener.accept().unwrap();
     here.set_nodelay(true).unwrap();

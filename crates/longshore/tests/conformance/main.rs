@@ -16,6 +16,10 @@ mod closing_races;
 #[cfg(windows)]
 mod exported;
 mod faults;
+#[cfg(windows)]
+mod foreign;
+#[cfg(windows)]
+mod interop;
 mod interruptions;
 mod io;
 mod io_cancel;
@@ -31,6 +35,8 @@ mod posting;
 mod repost;
 mod running;
 mod sharing;
+#[cfg(target_os = "linux")]
+mod stale;
 mod support;
 mod threads;
 mod waiting;
@@ -55,7 +61,13 @@ fn main() -> std::process::ExitCode {
         io_threads::TESTS,
         #[cfg(windows)]
         exported::TESTS,
+        #[cfg(windows)]
+        foreign::TESTS,
+        #[cfg(windows)]
+        interop::TESTS,
         #[cfg(target_os = "linux")]
         pollable::TESTS,
+        #[cfg(target_os = "linux")]
+        stale::TESTS,
     ])
 }
