@@ -99,8 +99,8 @@ impl Copy {
         self.copied.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn took(&self) -> Duration {
-        self.took.get().copied().unwrap_or_default()
+    pub(crate) fn took(&self) -> Option<Duration> {
+        self.took.get().copied()
     }
 }
 
@@ -206,15 +206,14 @@ unsafe impl Chain for Block {
 }
 
 /// How many bytes of the two files differ, read again by plain means.
-pub(crate) fn compare(left: &Path, right: &Path) -> io::Result<u64> {
-    let (mut left, mut right) = (File::open(left)?, File::open(right)?);
+pub(crate) fn compare(left: &File, right: &File) -> io::Result<u64> {
     let (mut here, mut there) = (Vec::new(), Vec::new());
     let mut differ = 0;
     loop {
         here.clear();
         there.clear();
-        (&mut left).take(BLOCK).read_to_end(&mut here)?;
-        (&mut right).take(BLOCK).read_to_end(&mut there)?;
+        left.take(BLOCK).read_to_end(&mut here)?;
+        right.take(BLOCK).read_to_end(&mut there)?;
         differ += text::differences(&here, &there);
         if here.is_empty() && there.is_empty() {
             return Ok(differ);

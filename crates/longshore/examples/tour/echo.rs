@@ -60,7 +60,7 @@ pub(crate) struct EchoFacts {
     pub(crate) bytes: u64,
     pub(crate) wrong: u64,
     pub(crate) round_trips: Vec<Duration>,
-    pub(crate) took: Duration,
+    pub(crate) took: Option<Duration>,
 }
 
 impl Echo {
@@ -147,7 +147,7 @@ impl Echo {
             bytes: self.bytes.load(Relaxed),
             wrong: self.wrong.load(Relaxed),
             round_trips: std::mem::take(&mut lock(&self.round_trips)),
-            took: self.took.get().copied().unwrap_or_default(),
+            took: self.took.get().copied(),
         }
     }
 }

@@ -42,30 +42,25 @@ pub(crate) struct Latency {
 /// Collects the figures of the main job, and takes one more on an idle port.
 pub(crate) fn measure(facts: &Facts) -> io::Result<Figures> {
     let (posts, copy, echo) = (&facts.posts, &facts.copy, &facts.echo);
-    let copied = mebibytes(copy.copied);
-    let count = |what, amount: usize, unit: &str, time: Duration| Throughput {
-        what,
-        amount: grouped(amount as u64),
-        time: short(time),
-        rate: format!(
-            "{} {unit}/s",
-            grouped(per_second(amount as f64, time) as u64)
-        ),
-    };
     let throughput = vec![
-        count(
+        throughput(
             "callbacks posted and dispatched",
-            posts.calls,
-            "posts",
+            posts.calls as f64,
             posts.took,
+            |amount| format!("{} posts", grouped(amount as u64)),
         ),
-        Throughput {
-            what: "file read and written",
-            amount: format!("{copied:.1} MiB"),
-            time: short(copy.took),
-            rate: format!("{:.1} MiB/s", per_second(copied, copy.took)),
-        },
-        count("messages echoed", echo.messages, "messages", echo.took),
+        throughput(
+            "file read and written",
+            mebibytes(copy.copied),
+            copy.took,
+            |amount| format!("{amount:.1} MiB"),
+        ),
+        throughput(
+            "messages echoed",
+            echo.messages as f64,
+            echo.took,
+            |amount| format!("{} messages", grouped(amount as u64)),
+        ),
     ];
     let quiet = quiet_posts(facts.backend)?;
     let latency = vec![
@@ -79,8 +74,20 @@ pub(crate) fn measure(facts: &Facts) -> io::Result<Figures> {
     })
 }
 
-fn per_second(amount: f64, time: Duration) -> f64 {
-    amount / time.as_secs_f64().max(1e-9)
+/// `time` is there if all of it was done.
+fn throughput(
+    what: &'static str,
+    amount: f64,
+    time: Option<Duration>,
+    unit: impl Fn(f64) -> String,
+) -> Throughput {
+    let rate = |time: Duration| unit(amount / time.as_secs_f64().max(1e-9)) + "/s";
+    Throughput {
+        what,
+        amount: unit(amount),
+        time: time.map_or("unfinished".into(), short),
+        rate: time.map_or("-".into(), rate),
+    }
 }
 
 fn latency(what: &'static str, samples: &[Duration]) -> Latency {

@@ -41,7 +41,7 @@ pub(crate) struct PostFacts {
     pub(crate) strays: u64,
     pub(crate) calls: usize,
     pub(crate) latencies: Vec<Duration>,
-    pub(crate) took: Duration,
+    pub(crate) took: Option<Duration>,
 }
 
 /// The callback.
@@ -123,6 +123,6 @@ pub(crate) fn facts() -> Option<PostFacts> {
         strays: tally.strays.load(Relaxed),
         calls: tally.calls.load(Relaxed),
         latencies: latencies.map(Duration::from_nanos).collect(),
-        took: tally.took.get().copied().unwrap_or_default(),
+        took: tally.took.get().copied(),
     })
 }

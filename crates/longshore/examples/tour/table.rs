@@ -145,25 +145,25 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 pub(crate) fn figures(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
     writeln!(
         out,
-        "\n{:<38}  {:>12}  {:>10}  {:>22}",
+        "\n{:<38}  {:>15}  {:>10}  {:>22}",
         "throughput, all at once", "amount", "time", "rate"
     )?;
     for figure in &figures.throughput {
         writeln!(
             out,
-            "{:<38}  {:>12}  {:>10}  {:>22}",
+            "{:<38}  {:>15}  {:>10}  {:>22}",
             figure.what, figure.amount, figure.time, figure.rate
         )?;
     }
     writeln!(
         out,
-        "\n{:<38}  {:>12}  {:>10}  {:>22}",
+        "\n{:<38}  {:>15}  {:>10}  {:>22}",
         "latency", "samples", "median", "99 of 100 are below"
     )?;
     for figure in &figures.latency {
         writeln!(
             out,
-            "{:<38}  {:>12}  {:>10}  {:>22}",
+            "{:<38}  {:>15}  {:>10}  {:>22}",
             figure.what, figure.samples, figure.median, figure.p99
         )?;
     }

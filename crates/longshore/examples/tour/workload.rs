@@ -1,12 +1,12 @@
 //! The main job: copy, echo and posts on one port, at the same time, and what came of it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::{
         Arc, Barrier,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use crate::{
     echo::{Echo, EchoFacts},
     op,
     posts::{self, PostFacts},
-    run::Run,
+    run::{PATIENCE, Run},
     text::{self, grouped},
 };
 
@@ -57,7 +57,7 @@ pub(crate) struct CopyFacts {
     pub(crate) copied: u64,
     /// Bytes in which file and copy differ.
     pub(crate) differ: u64,
-    pub(crate) took: Duration,
+    pub(crate) took: Option<Duration>,
 }
 
 /// Does the main job in `folder`.
@@ -73,6 +73,13 @@ pub(crate) fn run(options: &Options, folder: &Path) -> io::Result<Facts> {
         .build()?;
     let run = Arc::new(Run::new(port, 3));
     let copy = Copy::open(&run, &from, &to)?;
+    let (original, copied) = (File::open(&from)?, File::open(&to)?);
+    // Open files outlive their names, so nothing is left behind however the tour ends. Where a
+    // name cannot go yet, the folder takes it along in the end.
+    let ours = options.file.is_none().then_some(&from);
+    for name in ours.into_iter().chain([&to]) {
+        let _ = fs::remove_file(name);
+    }
     let echo = Echo::listen(&run, options.connections)?;
 
     let threads = Threads::start(&run, options.threads)?;
@@ -83,11 +90,18 @@ pub(crate) fn run(options: &Options, folder: &Path) -> io::Result<Facts> {
     let outcome = run.wait(|| progress.look());
     progress.finish();
 
-    if let Err(error) = outcome {
-        // Closing cancels what is in flight; then nothing has the files open any more.
-        let _ = run.port.clone().close();
-        threads.give_up();
-        return Err(error);
+    match outcome {
+        Ok(true) => {}
+        // Something was lost. The checks will show what.
+        Ok(false) => {
+            eprintln!("tour: nothing has moved for {PATIENCE:?}, so this is where it ends")
+        }
+        Err(error) => {
+            // Closing cancels what is in flight; then nothing has the files open any more.
+            let _ = run.port.clone().close();
+            threads.have_left(Duration::from_secs(5));
+            return Err(error);
+        }
     }
     let mut dispatches = threads.leave(&run.port)?;
     producers.into_iter().try_for_each(join)?;
@@ -102,7 +116,8 @@ pub(crate) fn run(options: &Options, folder: &Path) -> io::Result<Facts> {
         copy: CopyFacts {
             length: copy.length(),
             copied: copy.copied(),
-            differ: copy::compare(&from, &to).map_err(|error| text::during("compare", error))?,
+            differ: copy::compare(&original, &copied)
+                .map_err(|error| text::during("compare file and copy", error))?,
             took: copy.took(),
         },
         closed,
@@ -131,14 +146,14 @@ fn join<T>(thread: JoinHandle<T>) -> io::Result<T> {
 /// The dispatching threads.
 struct Threads {
     threads: Vec<JoinHandle<u64>>,
-    leaving: Arc<AtomicUsize>,
+    leaving: Arc<AtomicBool>,
     met: Arc<AtomicUsize>,
 }
 
 impl Threads {
     /// Starts them, behind a closure for each that returns only when all have met.
     fn start(run: &Arc<Run>, count: usize) -> io::Result<Self> {
-        let (met, leaving) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (met, leaving) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let meeting = Arc::new(Barrier::new(count));
         for _ in 0..count {
             let (meeting, met) = (meeting.clone(), met.clone());
@@ -166,20 +181,32 @@ impl Threads {
         })
     }
 
-    /// Gives them a moment to notice that the port was closed.
-    fn give_up(self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+    /// Waits until all have left, for `limit` at most. Whether they have.
+    fn have_left(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
         let busy = || self.threads.iter().any(|thread| !thread.is_finished());
         while busy() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
+        !busy()
     }
 
     /// Lets them go, one wake for each.
     fn leave(self, port: &Dispatcher) -> io::Result<Dispatches> {
-        let count = self.threads.len();
-        self.leaving.store(1, Ordering::Release);
-        (0..count).try_for_each(|_| port.wake_one())?;
+        self.leaving.store(true, Ordering::Release);
+        let mut wakes = self.threads.len();
+        (0..wakes).try_for_each(|_| port.wake_one())?;
+        // That was enough, unless a thread has taken two. Then another has none, and the counts
+        // will tell.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.have_left(Duration::from_secs(2)) {
+            if Instant::now() > deadline {
+                let message = "the dispatching threads cannot be woken";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            port.wake_one()?;
+            wakes += 1;
+        }
         let threads = self.threads.into_iter();
         let by_thread = threads.map(join).collect::<io::Result<Vec<_>>>()?;
         let mut left_over = 0;
@@ -191,15 +218,15 @@ impl Threads {
             met,
             by_thread,
             left_over,
-            ran: met as u64 + op::completions() + count as u64,
+            ran: met as u64 + op::completions() + wakes as u64,
         })
     }
 }
 
 /// One dispatching thread; returns how often `dispatch` did.
-fn serve(run: &Run, leaving: &AtomicUsize) -> u64 {
+fn serve(run: &Run, leaving: &AtomicBool) -> u64 {
     let mut dispatched = 0;
-    while leaving.load(Ordering::Acquire) == 0 {
+    while !leaving.load(Ordering::Acquire) {
         match run.port.dispatch() {
             Ok(()) => dispatched += 1,
             // The run has failed elsewhere, and the port was closed for it.
