@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod counts;
+mod loom;
 mod project;
 mod setup;
 mod shell;
@@ -29,6 +30,8 @@ Usage: cargo xtask COMMAND
                                code (NT's code & 0xff)
   wine exec EXE [ARGS]         run a finished Windows program under Wine
   tidy                         formatting, lints, docs, and the house rules
+  loom                         model-check the lock-free protocols, on the shipped
+                               source
 
 Exit codes: 0 all is well, 1 something failed, 2 the command line is wrong.
 ";
@@ -43,6 +46,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("test", test::command),
     ("wine", wine::command),
     ("tidy", tidy::command),
+    ("loom", loom::command),
 ];
 
 /// A mistake in the command line, as opposed to a job that failed.

@@ -19,7 +19,7 @@ use std::{
 };
 
 #[cfg(doc)]
-use crate::Error;
+use crate::error::Error;
 use crate::{
     packet::Packet,
     port::Port,

@@ -13,7 +13,7 @@ use std::{
 
 use super::{Dispatcher, Inner, in_flight::InFlight, run::RunState};
 #[cfg(doc)]
-use crate::Error;
+use crate::error::Error;
 use crate::{packet::Packet, port::Port, sys::Backend};
 
 /// How long closing waits for cancelled operations, unless told otherwise.

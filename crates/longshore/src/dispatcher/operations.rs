@@ -9,7 +9,7 @@ use super::{
     in_flight::{Flight, Ticket},
 };
 #[cfg(doc)]
-use crate::Error;
+use crate::error::Error;
 use crate::{
     completion::Completion, handle::Handle, overlapped::RawOverlapped, packet::Packet,
     submission::Submission, sys::backend::Submitted,

@@ -20,7 +20,7 @@ use std::{
 
 use super::{Dispatcher, Inner, entry::STOP};
 #[cfg(doc)]
-use crate::Error;
+use crate::error::Error;
 use crate::sys::backend::Wait;
 
 #[derive(Debug, Default)]

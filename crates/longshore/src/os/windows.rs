@@ -9,7 +9,7 @@ use std::{
 };
 
 #[cfg(doc)]
-use crate::Error;
+use crate::error::Error;
 use crate::{Dispatcher, dispatcher::Context};
 
 /// The completion port itself (D1). It stays open while any clone of the dispatcher lives, also

@@ -57,6 +57,7 @@ fn repost(port: &Dispatcher, context: NonNull<Context>, bytes: u32) -> Result<()
 }
 
 fn d03_a_foreign_function_is_called_once_registered() {
+    // SAFETY: to be called with the address of a live number that is not in use.
     unsafe extern "C-unwind" fn foreign(word: usize) {
         // SAFETY: whoever posts it passes the address of a live number that is not in use.
         unsafe { *ptr::with_exposed_provenance_mut::<usize>(word) += 1 };

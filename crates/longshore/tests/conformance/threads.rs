@@ -124,6 +124,7 @@ mod os {
         static CALLED: Cell<usize> = const { Cell::new(0) };
     }
 
+    // SAFETY: an APC's signature; it asks nothing of its caller.
     unsafe extern "system" fn handle(_word: usize) {
         CALLED.set(CALLED.get() + 1);
     }

@@ -113,7 +113,7 @@ pub(super) unsafe fn start(
                 fd: source.fd,
                 source: source.token(),
             };
-            if let Err((job, error)) = pool.submit(job, inbox) {
+            if let Err((job, error)) = pool.submit(job, source, inbox) {
                 return give_up(job.header, &job.transfer, error_code(&error), inbox);
             }
         }
@@ -219,8 +219,18 @@ impl Pool {
         }
     }
 
-    fn submit(&self, job: Job, inbox: &Arc<Inbox>) -> Result<(), (Job, io::Error)> {
+    fn submit(
+        &self,
+        job: Job,
+        source: &Source,
+        inbox: &Arc<Inbox>,
+    ) -> Result<(), (Job, io::Error)> {
         let mut state = self.shared.state();
+        // Asked under the lock: `detach` sets its mark first and looks at the jobs then, so either
+        // it sees this one or we see the mark. The descriptor may be closed after it.
+        if source.is_detached() {
+            return Err((job, io::Error::from_raw_os_error(libc::ECANCELED)));
+        }
         if state.idle <= state.jobs.len() && state.threads < MAX_THREADS {
             let (shared, inbox) = (self.shared.clone(), inbox.clone());
             let spawned = thread::Builder::new()
