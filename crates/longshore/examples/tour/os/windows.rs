@@ -147,7 +147,8 @@ pub(crate) fn words(port: Dispatcher) -> io::Result<Check> {
 
 static APCS: AtomicUsize = AtomicUsize::new(0);
 
-unsafe extern "system" fn on_apc(_word: usize) {
+// SAFETY: an APC's signature; it asks nothing of its caller.
+extern "system" fn on_apc(_word: usize) {
     APCS.fetch_add(1, Ordering::Relaxed);
 }
 

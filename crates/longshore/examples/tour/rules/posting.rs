@@ -32,6 +32,11 @@ extern "C-unwind" fn throw_event(word: usize, _bytes: u32, _error: u32) {
     resume_unwind(Box::new(Thrown(word)));
 }
 
+// SAFETY: a foreign function's signature; it asks nothing of its caller.
+/// Stands for a function of another language.
+///
+/// # Safety
+/// Any word is good; only the type is that of a function which has conditions.
 unsafe extern "C-unwind" fn foreign(word: usize) {
     probe::note(word);
 }
