@@ -17,10 +17,11 @@ use longshore::{Dispatcher, dispatcher::OnCallback};
 pub const BURSTS: [usize; 2] = [1, 64];
 
 /// How many times each side is measured; odd, so that there is a middle one.
-const ROUNDS: usize = 31;
+const ROUNDS: usize = 1001;
 
-/// Callbacks in one measurement: long enough for the clock, short enough to be interleaved.
-const CALLBACKS: usize = 128 * 1024;
+/// Callbacks in one measurement: long enough for the clock, and so much shorter than a thread's
+/// turn on a busy core that most rounds are not interrupted.
+const CALLBACKS: usize = 8 * 1024;
 
 extern "C-unwind" fn callback(word: usize) {
     black_box(word);
@@ -120,7 +121,7 @@ impl fmt::Display for Ratios {
 
 /// The median over the rounds of the ratio within each round.
 fn median_ratio(bare: &impl Queue, longshore: &impl Queue, burst: usize) -> io::Result<f64> {
-    let mut ratios = [0.0; ROUNDS];
+    let mut ratios = vec![0.0; ROUNDS];
     time(bare, burst)?;
     time(longshore, burst)?;
     for (round, ratio) in ratios.iter_mut().enumerate() {
