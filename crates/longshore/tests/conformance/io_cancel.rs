@@ -139,7 +139,7 @@ fn d10_a_cancel_that_races_with_the_end_gives_one_of_the_two() {
     const LEN: usize = 64;
     let port = port();
     let (here, there) = attached_pair(&port);
-    let op = Op::new(LEN);
+    let (op, rest) = (Op::new(LEN), Op::new(LEN));
     let rounds = scaled(100_000);
     // Enough rounds, or as many as fit.
     let limit = Instant::now() + Duration::from_secs(8);
@@ -158,29 +158,42 @@ fn d10_a_cancel_that_races_with_the_end_gives_one_of_the_two() {
             }
         })
     };
-    let spin = |count: usize| (0..count * 64).for_each(|_| std::hint::spin_loop());
+    // How long the canceller holds back. It follows the outcomes, so that both stay close.
+    let delay = Arc::new(AtomicUsize::new(0));
     let writer = racer(Box::new({
         let there = there.clone();
         move |round| {
-            spin(round % 8);
             (&*there).write_all(&[(round % 251) as u8]).unwrap();
         }
     }));
     let canceller = racer(Box::new({
-        let (op, port, here) = (op.clone(), port.clone(), here.clone());
-        move |round| {
-            spin(round % 5);
+        let (op, port, here, delay) = (op.clone(), port.clone(), here.clone(), delay.clone());
+        move |_| {
+            (0..delay.load(Ordering::Relaxed)).for_each(|_| std::hint::spin_loop());
             op.cancel(&port, &here).unwrap();
         }
     }));
     let (mut received, mut ended, mut aborted, mut ran) = (Vec::new(), 0, 0, 0);
     while ran < rounds && Instant::now() < limit {
+        // What an aborted receive has left would end this one before the race begins.
+        while received.len() < ran {
+            let (bytes, error) = rest.finish(&port, rest.recv(&port, &here));
+            assert!(error == 0 && bytes > 0);
+            received.extend(rest.data(bytes as usize));
+        }
         let started = op.recv(&port, &here);
         gate.wait();
         let (bytes, error) = op.finish(&port, started);
         assert!(error == 0 && bytes > 0 || (bytes, error) == CANCELLED);
         received.extend(op.data(bytes as usize));
-        *(if error == 0 { &mut ended } else { &mut aborted }) += 1;
+        let before = delay.load(Ordering::Relaxed);
+        if error == 0 {
+            ended += 1;
+            delay.store(before - before / 8, Ordering::Relaxed);
+        } else {
+            aborted += 1;
+            delay.store(before + before / 8 + 8, Ordering::Relaxed);
+        }
         ran += 1;
         gate.wait();
         assert_eq!(op.calls(), ran);
@@ -194,6 +207,7 @@ fn d10_a_cancel_that_races_with_the_end_gives_one_of_the_two() {
     there.shutdown(Shutdown::Write).unwrap();
     (&*here).read_to_end(&mut received).unwrap();
     assert_eq!(ended + aborted, ran);
+    println!("{ended} ended, {aborted} aborted");
     assert_eq!(received.len(), ran, "{ended} ended, {aborted} aborted");
     assert!(
         received
