@@ -32,6 +32,11 @@ mod io_threads;
 #[cfg(target_os = "linux")]
 mod pollable;
 mod posting;
+mod regressions;
+#[cfg(target_os = "linux")]
+mod regressions_linux;
+#[cfg(windows)]
+mod regressions_windows;
 mod repost;
 mod running;
 mod sharing;
@@ -59,14 +64,19 @@ fn main() -> std::process::ExitCode {
         io_errors::TESTS,
         io_races::TESTS,
         io_threads::TESTS,
+        regressions::TESTS,
         #[cfg(windows)]
         exported::TESTS,
+        #[cfg(windows)]
+        regressions_windows::TESTS,
         #[cfg(windows)]
         foreign::TESTS,
         #[cfg(windows)]
         interop::TESTS,
         #[cfg(target_os = "linux")]
         pollable::TESTS,
+        #[cfg(target_os = "linux")]
+        regressions_linux::TESTS,
         #[cfg(target_os = "linux")]
         stale::TESTS,
     ])
