@@ -309,6 +309,10 @@ impl Backend for Epoll {
         if let Some(packet) = self.inbox.take_rest() {
             return Ok(Some(packet));
         }
+        if self.process != process::id() {
+            // A forked child: what it would harvest here is its parent's.
+            return Ok(None);
+        }
         self.look(Some(Duration::ZERO))?;
         Ok(self.inbox.take_rest())
     }

@@ -208,6 +208,8 @@ fn d01_a_forked_child_leaves_its_parent_asleep() {
     let (here, there) = attached_pair(&port);
     let op = Op::new(4);
     op.recv(&port, &here).unwrap();
+    (&*there).write_all(b"x").unwrap();
+    assert_eq!(here.peek(&mut [0]).unwrap(), 1);
     // SAFETY: the child drops its copy of the port, which needs no lock that another thread may
     // have held, and leaves at once.
     let child = unsafe { libc::fork() };
@@ -220,12 +222,12 @@ fn d01_a_forked_child_leaves_its_parent_asleep() {
     // SAFETY: the status is ours for the call.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert_eq!(status, 0);
+    // The news of the byte is still there for the parent.
+    assert_eq!(op.finish(&port, Ok(())), (1, 0));
     // It sleeps while there is nothing to do (otherwise this never returns), and wakes up again.
     let asleep = sleepers(&port, 1, |port| port.dispatch().map(|()| seen()));
     port.post(7, note).unwrap();
     for words in join(asleep) {
         assert_eq!(words.unwrap(), [7]);
     }
-    (&*there).write_all(b"x").unwrap();
-    assert_eq!(op.finish(&port, Ok(())), (1, 0));
 }

@@ -142,11 +142,16 @@ unsafe fn extension<P: Default>(socket: SOCKET, which: &GUID) -> io::Result<P> {
         )
     };
     match failed {
-        SOCKET_ERROR => Err(match last_error() {
-            error if error.raw_os_error() == Some(WSAENOTSOCK) => Error::BadHandle.into(),
-            error => error,
-        }),
+        SOCKET_ERROR => Err(named(last_error())),
         _ => Ok(function),
+    }
+}
+
+/// A closed socket gets longshore's own name for it.
+fn named(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(WSAENOTSOCK) => Error::BadHandle.into(),
+        _ => error,
     }
 }
 
@@ -165,7 +170,8 @@ unsafe fn borrow<'a>(socket: SOCKET) -> BorrowedSocket<'a> {
 pub(super) fn socket_like(listener: SOCKET) -> io::Result<Socket> {
     // SAFETY: the submission's handle is open, says `submit`'s contract.
     let listener = unsafe { borrow(listener) };
-    let family = SockRef::from(&listener).local_addr()?.domain();
+    let address = SockRef::from(&listener).local_addr().map_err(named)?;
+    let family = address.domain();
     Socket::new(family, Type::STREAM, None)
 }
 
