@@ -10,6 +10,9 @@ mod entry;
 mod in_flight;
 mod operations;
 mod run;
+pub(crate) mod task;
+mod timers;
+mod tokens;
 
 use std::{
     collections::HashSet,
@@ -31,7 +34,13 @@ pub use close::{CloseError, Undelivered};
 pub use closure::PostError;
 pub use context::{Context, OnCallback, OnEvent};
 use in_flight::InFlight;
+pub(crate) use in_flight::{Door, Recipient};
+pub(crate) use operations::Started;
 use run::RunState;
+pub(crate) use timers::TimerKey;
+use timers::Timers;
+pub(crate) use tokens::Guest;
+use tokens::Guests;
 
 /// One completion port, and the threads' way into it (D1).
 ///
@@ -60,6 +69,15 @@ use run::RunState;
 #[derive(Clone)]
 pub struct Dispatcher {
     pub(crate) inner: Arc<Inner>,
+    /// Counts the clones. Operations and tasks hold `inner` only, so that what is in flight does
+    /// not keep the port open.
+    open: Arc<Open>,
+}
+
+/// Dropped with the last clone, which closes the port.
+#[derive(Debug)]
+struct Open {
+    inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -69,6 +87,8 @@ pub(crate) struct Inner {
     registered: RwLock<HashSet<usize>>,
     foreign: Foreign,
     running: RunState,
+    pub(crate) timers: Timers,
+    guests: Guests,
     trust: bool,
     drain: Duration,
     /// The kernel still owns memory, so the port must outlive us.
@@ -271,7 +291,7 @@ impl Dispatcher {
 
     /// How many Contexts are in flight at this moment.
     pub fn in_flight(&self) -> usize {
-        self.inner.in_flight.contexts()
+        self.inner.in_flight.events()
     }
 
     /// How many packets came through the port that longshore did not queue.
@@ -302,12 +322,31 @@ impl Inner {
     }
 
     #[inline]
-    fn dispatch(&self, wait: Wait) -> io::Result<bool> {
+    pub(crate) fn dispatch(&self, wait: Wait) -> io::Result<bool> {
         loop {
-            match self.port.take(wait)? {
-                Some(packet) if self.deliver(packet) => return Ok(true),
-                Some(_) => self.pass_on_stop()?,
+            match self.take(wait)? {
+                Some(packet) if self.deliver(packet)? => return Ok(true),
+                Some(_) => {}
                 None => return Ok(false),
+            }
+        }
+    }
+
+    /// Takes one packet, and serves the timers that are due meanwhile.
+    #[inline]
+    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        loop {
+            let Some(due) = self.timers.fire() else {
+                return self.port.take(wait);
+            };
+            let (first, is_timer) = match wait {
+                Wait::Poll => (wait, false),
+                Wait::Until(deadline) if deadline <= due => (wait, false),
+                Wait::Until(_) | Wait::Forever => (Wait::Until(due), true),
+            };
+            match self.port.take(first)? {
+                None if is_timer => {}
+                taken => return Ok(taken),
             }
         }
     }
@@ -317,6 +356,12 @@ impl Inner {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(&key)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
     }
 }
 

@@ -25,6 +25,10 @@ pub enum Error {
     Closed,
     /// The Context has an operation in flight: its packet has not been dispatched yet.
     ContextInFlight,
+    /// Somebody waits for this operation already.
+    AlreadyWaiting,
+    /// Nothing is in flight that could be waited for.
+    NotInFlight,
     /// The buffer is empty. (A read of zero bytes could not be told from the end of the file.)
     ZeroLength,
     /// The buffer is longer than `isize::MAX` bytes, which no object in memory is.
@@ -37,6 +41,10 @@ pub enum Error {
     NotAttached,
     /// The handle is attached to this port already.
     AlreadyAttached,
+    /// The handle is attached to this port for Contexts, so an `IoQueue` cannot have it.
+    AttachedForContexts,
+    /// The handle is registered with an `IoQueue` of this port, so Contexts cannot have it.
+    AttachedForQueue,
     /// The handle belongs to another port; the operating system binds it for its life.
     OtherPort,
     /// The handle was opened without `FILE_FLAG_OVERLAPPED` (Windows).
@@ -61,9 +69,12 @@ impl Error {
     fn kind(self) -> io::ErrorKind {
         match self {
             Self::Closed => io::ErrorKind::NotConnected,
-            Self::ContextInFlight | Self::AlreadyAttached | Self::OtherPort => {
-                io::ErrorKind::ResourceBusy
-            }
+            Self::ContextInFlight
+            | Self::AlreadyWaiting
+            | Self::AlreadyAttached
+            | Self::AttachedForContexts
+            | Self::AttachedForQueue
+            | Self::OtherPort => io::ErrorKind::ResourceBusy,
             Self::NoSuchBackend => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::InvalidInput,
         }
@@ -75,12 +86,16 @@ impl fmt::Display for Error {
         f.write_str(match self {
             Self::Closed => "the dispatcher is closed",
             Self::ContextInFlight => "the Context has an operation in flight",
+            Self::AlreadyWaiting => "somebody waits for this operation already",
+            Self::NotInFlight => "no operation is in flight",
             Self::ZeroLength => "the buffer is empty",
             Self::TooLong => "the buffer is longer than isize::MAX bytes",
             Self::NullBuffer => "the buffer's address is null",
             Self::OffsetOutOfRange => "the offset is past the largest offset a file can have",
             Self::NotAttached => "the handle is not attached to this port",
             Self::AlreadyAttached => "the handle is attached to this port already",
+            Self::AttachedForContexts => "the handle is attached to this port for Contexts",
+            Self::AttachedForQueue => "the handle is registered with a queue of this port",
             Self::OtherPort => "the handle belongs to another port",
             Self::NotOverlapped => "the handle was not opened for overlapped I/O",
             Self::SkipsPort => "the handle skips the port when an operation succeeds at once",

@@ -41,23 +41,29 @@ compile_error!("longshore has no backend for this operating system: it runs on W
 #[cfg(all(target_os = "linux", not(target_pointer_width = "64")))]
 compile_error!("longshore's epoll backend is for 64-bit Linux only, so far");
 
+mod buf;
 mod completion;
 pub mod dispatcher;
 mod error;
 mod handle;
+mod ioqueue;
+pub mod net;
 pub mod os;
 mod overlapped;
 mod packet;
 mod port;
 mod submission;
-#[cfg(target_os = "linux")]
 mod sync;
 mod sys;
+pub mod task;
+pub mod time;
 
+pub use buf::{BufResult, IoBuf, IoBufMut};
 pub use completion::Completion;
 pub use dispatcher::{Builder, Dispatcher};
 pub use error::Error;
 pub use handle::Handle;
+pub use ioqueue::Transfer;
 pub use overlapped::RawOverlapped;
 pub use packet::Packet;
 pub use submission::{AcceptSlot, Submission};

@@ -17,7 +17,7 @@ use crate::{
     submission::{Issued, Submission},
     sys::{
         self, Driver,
-        backend::{Backend as _, CloseFailure, Submitted, Wait},
+        backend::{Backend as _, CloseFailure, Submitted, Terms, Wait},
     },
 };
 
@@ -65,9 +65,9 @@ impl Port {
         }
     }
 
-    pub(crate) fn attach(&self, handle: Handle<'_>) -> io::Result<()> {
+    pub(crate) fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
         self.open_or_err()?;
-        self.driver.attach(handle)
+        self.driver.attach(handle, terms)
     }
 
     pub(crate) fn detach(&self, handle: Handle<'_>) -> io::Result<()> {

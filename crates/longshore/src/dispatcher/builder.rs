@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Dispatcher, Inner, in_flight::InFlight, run::RunState};
+use super::{
+    Dispatcher, Inner, in_flight::InFlight, run::RunState, timers::Timers, tokens::Guests,
+};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::{packet::Packet, port::Port, sys::Backend};
@@ -118,14 +120,14 @@ impl Builder {
                 hook: self.on_foreign,
             },
             running: RunState::default(),
+            timers: Timers::new(),
+            guests: Guests::default(),
             trust: self.trust,
             drain: self.drain,
             leak: false.into(),
             released: false,
         };
-        Ok(Dispatcher {
-            inner: Arc::new(inner),
-        })
+        Ok(Dispatcher::new_open(Arc::new(inner)))
     }
 }
 

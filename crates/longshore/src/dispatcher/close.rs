@@ -13,9 +13,10 @@ use std::{
 };
 
 use super::{
-    Dispatcher, Inner, closure,
-    context::{Context, OnCallback},
+    Dispatcher, Inner, Open, closure,
+    context::OnCallback,
     entry::{Entry, WAKE},
+    task,
 };
 use crate::{
     error::Error,
@@ -33,20 +34,22 @@ const FLOOD: Duration = Duration::from_secs(1);
 /// What did not come back while the port was drained.
 #[derive(Clone, Copy, Debug)]
 struct Left {
-    contexts: usize,
+    operations: usize,
     posts: usize,
 }
 
 impl Left {
     fn is_nothing(self) -> bool {
-        self.contexts + self.posts == 0
+        self.operations + self.posts == 0
     }
 
     fn failure(self) -> Option<CloseFailure> {
         let (what, message) = match self {
-            Self { contexts: 1.., .. } => (
+            Self {
+                operations: 1.., ..
+            } => (
                 "drain the port",
-                format!("{} operations did not end in time", self.contexts),
+                format!("{} operations did not end in time", self.operations),
             ),
             // Whoever has the handle can take packets from the port, too.
             Self { posts: 1.., .. } => (
@@ -164,7 +167,8 @@ impl Dispatcher {
                 error: Error::Closed.into(),
             }),
         }
-        if let Some(mut inner) = Arc::into_inner(self.inner) {
+        let Self { inner, open } = self;
+        if let Some(mut inner) = last_reference(inner, open) {
             inner.release(&mut failures);
         }
         match (panic, failures.is_empty()) {
@@ -175,19 +179,47 @@ impl Dispatcher {
     }
 }
 
-impl Drop for Inner {
+/// The port itself, if nobody else has it.
+fn last_reference(inner: Arc<Inner>, open: Arc<Open>) -> Option<Inner> {
+    // It was shut down just now, so that its drop does nothing more.
+    drop(open);
+    Arc::into_inner(inner)
+}
+
+impl Drop for Open {
     /// The last clone is gone: closes if nobody did, and says on standard error what failed.
     fn drop(&mut self) {
         let mut failures = Vec::new();
-        let panic = self.shut_down(&mut |_| {}, &mut failures).flatten();
-        self.release(&mut failures);
-        for failure in &failures {
-            eprintln!("longshore: {failure}");
-        }
+        let panic = self.inner.shut_down(&mut |_| {}, &mut failures).flatten();
+        report(&failures);
         match panic {
             Some(panic) if !thread::panicking() => resume_unwind(panic),
             _ => {}
         }
+    }
+}
+
+impl Drop for Inner {
+    /// The last operation, too, is gone: the OS handle can be closed.
+    fn drop(&mut self) {
+        let mut failures = Vec::new();
+        self.release(&mut failures);
+        report(&failures);
+    }
+}
+
+fn report(failures: &[CloseFailure]) {
+    for failure in failures {
+        eprintln!("longshore: {failure}");
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn new_open(inner: Arc<Inner>) -> Self {
+        let open = Arc::new(Open {
+            inner: inner.clone(),
+        });
+        Self { inner, open }
     }
 }
 
@@ -202,6 +234,8 @@ impl Inner {
         if !self.port.shut(failures) {
             return None;
         }
+        // Whoever sleeps is told, and finds the port closed.
+        self.timers.end();
         let mut panic = None;
         let left = match self.drain(undelivered, &mut panic) {
             Ok(left) => left,
@@ -214,7 +248,7 @@ impl Inner {
             }
         };
         // Memory that the kernel still writes, or the caller still waits to get back.
-        let leak = left.contexts > 0;
+        let leak = left.operations > 0;
         self.leak.store(leak, Ordering::Relaxed);
         failures.extend(left.failure());
         if !leak {
@@ -263,7 +297,7 @@ impl Inner {
 
     fn left(&self) -> Left {
         Left {
-            contexts: self.in_flight.contexts(),
+            operations: self.in_flight.events(),
             posts: self.in_flight.posts(),
         }
     }
@@ -281,10 +315,14 @@ impl Inner {
                 // SAFETY: the packet is ours (`decode`) and was taken once, by us.
                 unsafe { closure::discard_posted(word) };
             }
+            Entry::Callback(callback, word) if callback as usize == task::RUN as usize => {
+                // SAFETY: as above.
+                unsafe { task::discard(word) };
+            }
             Entry::Callback(callback, context) => undelivered(Undelivered { callback, context }),
-            // SAFETY: `decode` took the Context out of flight; its owner kept it alive for us.
-            Entry::Event(context, completion) => unsafe { Context::call(context, completion) },
-            Entry::Stop => {}
+            // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
+            Entry::Event(to, header, completion) => unsafe { (to.deliver)(header, completion) },
+            Entry::Token(_) => {}
             Entry::Foreign(packet) => self.foreign.report(packet),
         }));
         if let Err(caught) = outcome {

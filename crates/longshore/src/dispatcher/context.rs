@@ -4,6 +4,7 @@
 
 use std::ptr::NonNull;
 
+use super::in_flight::{Door, Recipient};
 use crate::{completion::Completion, overlapped::RawOverlapped};
 
 /// A posted callback: receives the word that was posted with it (D3).
@@ -79,11 +80,18 @@ impl Context {
         unsafe { RawOverlapped::status(this.cast()) as u32 }
     }
 
+    /// Who is told of a Context's completion.
+    pub(crate) const RECIPIENT: Recipient = Recipient {
+        door: Door::Context,
+        deliver: Self::call,
+    };
+
     /// Calls `on_event`. The Context is the callback's from here on.
     ///
     /// # Safety
-    /// `this` points to a live Context that is no longer in flight.
-    pub(crate) unsafe fn call(this: NonNull<Self>, completion: Completion) {
+    /// `header` is that of a live Context that is no longer in flight.
+    unsafe fn call(header: NonNull<RawOverlapped>, completion: Completion) {
+        let this = header.cast::<Self>();
         // SAFETY: live, as the caller says. Both fields are copied out before the call, so the
         // callback may free the Context.
         let (on_event, context) = unsafe {

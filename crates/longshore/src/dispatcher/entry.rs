@@ -4,13 +4,15 @@
 
 use std::{
     hint::black_box,
+    io,
     ptr::{self, NonNull},
 };
 
 use super::{
     Inner,
     context::{Context, OnCallback},
-    in_flight::{Flight, Looked},
+    in_flight::{Door, Flight, Looked, Recipient},
+    tokens::Token,
 };
 use crate::{completion::Completion, overlapped::RawOverlapped, packet::Packet, port::Port};
 
@@ -19,18 +21,17 @@ pub(crate) enum Entry {
     /// A posted callback with its payload.
     Callback(OnCallback, usize),
     /// A finished operation.
-    Event(NonNull<Context>, Completion),
-    /// One thread of those inside `run` is to look at the stop flag. Housekeeping.
-    Stop,
+    Event(Recipient, NonNull<RawOverlapped>, Completion),
+    /// Housekeeping.
+    Token(Token),
     /// Not ours. Nothing in it may be believed.
     Foreign(Packet),
 }
 
+/// The key of a completion that is awaited. It is recognised, never called.
+const QUEUE: OnCallback = queue;
 /// The key of a wake-up: a callback that does nothing (D8).
 pub(crate) const WAKE: OnCallback = wake;
-/// The key of a stop token. It is recognised, never called.
-pub(crate) const STOP: OnCallback = stop;
-
 // Each body is different, so that no linker can fold two of them into one address.
 #[inline(never)]
 extern "C-unwind" fn wake(payload: usize) {
@@ -38,22 +39,38 @@ extern "C-unwind" fn wake(payload: usize) {
 }
 
 #[inline(never)]
-extern "C-unwind" fn stop(payload: usize) {
-    black_box(("stop", payload));
+extern "C-unwind" fn queue(payload: usize) {
+    black_box(("queue", payload));
+}
+
+impl Door {
+    fn of(key: usize) -> Option<Self> {
+        [Self::Context, Self::Queue]
+            .into_iter()
+            .find(|door| door.key() == key)
+    }
+
+    /// The key of the packets that come through this door.
+    pub(crate) fn key(self) -> usize {
+        match self {
+            Self::Context => 0,
+            Self::Queue => QUEUE as usize,
+        }
+    }
 }
 
 impl Inner {
     /// Finds out what a packet is, and marks it as no longer in flight.
     #[inline]
     pub(crate) fn decode(&self, packet: Packet) -> Entry {
-        if packet.key == 0 {
-            return self.decode_event(packet);
+        if let Some(door) = Door::of(packet.key) {
+            return self.decode_event(door, packet);
         }
         if Port::STRANGERS && !self.believes_post(packet) {
             return Entry::Foreign(packet);
         }
-        if packet.key == STOP as usize {
-            return Entry::Stop;
+        if let Some(token) = Token::of(packet) {
+            return Entry::Token(token);
         }
         // SAFETY: the key is the address of an OnCallback: it was posted as one, or registered as
         // one (`believes_post`), or comes through a queue that only we can fill, or the caller
@@ -70,30 +87,30 @@ impl Inner {
             || self.trust
     }
 
-    fn decode_event(&self, packet: Packet) -> Entry {
+    fn decode_event(&self, door: Door, packet: Packet) -> Entry {
         let address = packet.overlapped;
-        let Some(context) = NonNull::new(ptr::with_exposed_provenance_mut::<Context>(address))
+        let Some(header) = NonNull::new(ptr::with_exposed_provenance_mut::<RawOverlapped>(address))
         else {
             return Entry::Foreign(packet);
         };
-        let taken = self.in_flight.take_event(address, |flight| {
-            // SAFETY: the address is in the table, so its submitter keeps the Context alive until
+        let taken = self.in_flight.take_event(door, address, |flight| {
+            // SAFETY: the address is in the table, so its submitter keeps the header alive until
             // the entry is taken out, which happens after this look at the latest.
-            unsafe { self.outcome(flight, context.cast()) }
+            unsafe { self.outcome(flight, header) }
         });
         match taken {
-            Looked::Ended(Flight::Issued(issued), completion) => {
-                // SAFETY: the submitter keeps what the operation refers to until `on_event`.
+            Looked::Ended(to, Flight::Issued(issued), completion) => {
+                // SAFETY: the submitter keeps what the operation refers to until it is told.
                 let completion = unsafe { self.port.settle(&issued, completion) };
-                Entry::Event(context, completion)
+                Entry::Event(to, header, completion)
             }
-            Looked::Ended(_, completion) => Entry::Event(context, completion),
-            Looked::Unknown if self.trust => {
+            Looked::Ended(to, _, completion) => Entry::Event(to, header, completion),
+            Looked::Unknown if self.trust && door == Door::Context => {
                 // SAFETY: the caller promised that every packet on the port is what it says.
-                let outcome = unsafe { self.port.outcome(None, context.cast()) };
+                let outcome = unsafe { self.port.outcome(None, header) };
                 let error = outcome.map_or(0, |completion| completion.error);
                 let bytes = packet.bytes;
-                Entry::Event(context, Completion { bytes, error })
+                Entry::Event(Context::RECIPIENT, header, Completion { bytes, error })
             }
             Looked::Pending | Looked::Unknown => Entry::Foreign(packet),
         }
@@ -118,14 +135,17 @@ impl Inner {
 
     /// Decodes and runs one packet. `false` for housekeeping, which does not count as an entry.
     #[inline]
-    pub(crate) fn deliver(&self, packet: Packet) -> bool {
+    pub(crate) fn deliver(&self, packet: Packet) -> io::Result<bool> {
         match self.decode(packet) {
             Entry::Callback(callback, payload) => callback(payload),
-            // SAFETY: `decode` took the Context out of flight; its owner kept it alive for us.
-            Entry::Event(context, completion) => unsafe { Context::call(context, completion) },
+            // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
+            Entry::Event(to, header, completion) => unsafe { (to.deliver)(header, completion) },
             Entry::Foreign(packet) => self.foreign.report(packet),
-            Entry::Stop => return false,
+            Entry::Token(token) => {
+                self.handle_token(token)?;
+                return Ok(false);
+            }
         }
-        true
+        Ok(true)
     }
 }

@@ -18,13 +18,14 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, Hash, RandomState},
+    ptr::NonNull,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use crate::{completion::Completion, error::Error, submission::Issued};
+use crate::{completion::Completion, error::Error, overlapped::RawOverlapped, submission::Issued};
 
 /// Enough that threads rarely meet; a power of two, so that the shard is a mask.
 const SHARDS: usize = 16;
@@ -37,14 +38,31 @@ pub(crate) struct Ticket(u64);
 #[derive(Debug)]
 pub(crate) enum Looked {
     /// The operation has ended; it is no longer in flight.
-    Ended(Flight, Completion),
+    Ended(Recipient, Flight, Completion),
     /// The operation is still running, so this is not its packet.
     Pending,
     /// Nothing is in flight there.
     Unknown,
 }
 
-/// A Context's operation, from submission to packet.
+/// Through which door a completion has to come: which key its packet must have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Door {
+    /// Key 0: for a Context.
+    Context,
+    /// The key of operations that are awaited.
+    Queue,
+}
+
+/// Who is told when an operation has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipient {
+    pub(crate) door: Door,
+    /// Called with the header and the outcome, once the operation is no longer in flight.
+    pub(crate) deliver: unsafe fn(NonNull<RawOverlapped>, Completion),
+}
+
+/// An operation, from submission to packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Flight {
     /// Started by longshore.
@@ -55,12 +73,19 @@ pub(crate) enum Flight {
     Ended(Completion),
 }
 
+#[derive(Debug)]
+struct Expected {
+    ticket: Ticket,
+    to: Recipient,
+    flight: Flight,
+}
+
 // Nothing here is dereferenced by the table; the pointer inside `Issued` belongs to whoever
 // submitted, who promised that it is valid on any thread until the packet.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     posts: Shards<(usize, usize), (Ticket, usize)>,
-    contexts: Shards<usize, (Ticket, Flight)>,
+    events: Shards<usize, Expected>,
     tickets: AtomicU64,
 }
 
@@ -68,7 +93,7 @@ impl InFlight {
     pub(crate) fn new() -> Self {
         Self {
             posts: Shards::new(),
-            contexts: Shards::new(),
+            events: Shards::new(),
             tickets: AtomicU64::new(0),
         }
     }
@@ -114,15 +139,16 @@ impl InFlight {
     pub(crate) fn expect_event(
         &self,
         address: usize,
+        to: Recipient,
         flight: Flight,
         prepare: impl FnOnce(),
     ) -> Result<Ticket, Error> {
-        match self.contexts.lock(&address).entry(address) {
+        match self.events.lock(&address).entry(address) {
             Entry::Occupied(_) => Err(Error::ContextInFlight),
             Entry::Vacant(entry) => {
                 prepare();
                 let ticket = self.ticket();
-                entry.insert((ticket, flight));
+                entry.insert(Expected { ticket, to, flight });
                 Ok(ticket)
             }
         }
@@ -132,9 +158,9 @@ impl InFlight {
     /// was delivered already.
     #[must_use]
     pub(crate) fn end(&self, address: usize, ticket: Ticket, completion: Completion) -> bool {
-        match self.contexts.lock(&address).get_mut(&address) {
-            Some((found, flight)) if *found == ticket => {
-                *flight = Flight::Ended(completion);
+        match self.events.lock(&address).get_mut(&address) {
+            Some(expected) if expected.ticket == ticket => {
+                expected.flight = Flight::Ended(completion);
                 true
             }
             _ => false,
@@ -150,8 +176,8 @@ impl InFlight {
         ticket: Ticket,
         undo: impl FnOnce(),
     ) -> bool {
-        match self.contexts.lock(&address).entry(address) {
-            Entry::Occupied(entry) if entry.get().0 == ticket => {
+        match self.events.lock(&address).entry(address) {
+            Entry::Occupied(entry) if entry.get().ticket == ticket => {
                 undo();
                 entry.remove();
                 true
@@ -162,10 +188,12 @@ impl InFlight {
 
     /// Forgets an armed Context. `false` if it is not armed.
     pub(crate) fn disarm(&self, address: usize) -> bool {
-        let mut contexts = self.contexts.lock(&address);
-        let armed = matches!(contexts.get(&address), Some((_, Flight::Armed)));
+        let mut events = self.events.lock(&address);
+        let armed = events
+            .get(&address)
+            .is_some_and(|expected| matches!(expected.flight, Flight::Armed));
         if armed {
-            contexts.remove(&address);
+            events.remove(&address);
         }
         armed
     }
@@ -174,40 +202,54 @@ impl InFlight {
     /// it runs only for an address in the table, and while the entry cannot go away.
     pub(crate) fn take_event(
         &self,
+        door: Door,
         address: usize,
         outcome: impl FnOnce(&Flight) -> Option<Completion>,
     ) -> Looked {
-        match self.contexts.lock(&address).entry(address) {
-            Entry::Vacant(_) => Looked::Unknown,
-            Entry::Occupied(entry) => match outcome(&entry.get().1) {
-                Some(completion) => Looked::Ended(entry.remove().1, completion),
-                None => Looked::Pending,
-            },
+        match self.events.lock(&address).entry(address) {
+            Entry::Occupied(entry) if entry.get().to.door == door => {
+                match outcome(&entry.get().flight) {
+                    Some(completion) => {
+                        let Expected { to, flight, .. } = entry.remove();
+                        Looked::Ended(to, flight, completion)
+                    }
+                    None => Looked::Pending,
+                }
+            }
+            _ => Looked::Unknown,
         }
     }
 
     /// Whether an operation on the Context at `address` may still be cancelled.
     pub(crate) fn is_running(&self, address: usize) -> bool {
-        let contexts = self.contexts.lock(&address);
-        matches!(
-            contexts.get(&address),
-            Some((_, Flight::Issued(_) | Flight::Armed))
-        )
+        let events = self.events.lock(&address);
+        events
+            .get(&address)
+            .is_some_and(|expected| !matches!(expected.flight, Flight::Ended(_)))
+    }
+
+    /// The handle of a running operation that longshore started.
+    pub(crate) fn handle_of(&self, address: usize) -> Option<usize> {
+        match self.events.lock(&address).get(&address)?.flight {
+            Flight::Issued(issued) => Some(issued.handle),
+            Flight::Armed | Flight::Ended(_) => None,
+        }
     }
 
     /// Every running operation whose flight passes `which`: (address, handle if known).
     pub(crate) fn running(&self, which: impl Fn(&Flight) -> bool) -> Vec<(usize, Option<usize>)> {
-        self.contexts.collect(|address, (_, flight)| match flight {
-            flight if !which(flight) => None,
-            Flight::Issued(issued) => Some((*address, Some(issued.handle))),
-            Flight::Armed => Some((*address, None)),
-            Flight::Ended(_) => None,
-        })
+        self.events
+            .collect(|address, expected| match &expected.flight {
+                flight if !which(flight) => None,
+                Flight::Issued(issued) => Some((*address, Some(issued.handle))),
+                Flight::Armed => Some((*address, None)),
+                Flight::Ended(_) => None,
+            })
     }
 
-    /// Contexts in flight.
-    pub(crate) fn contexts(&self) -> usize {
-        self.contexts.len()
+    /// Operations in flight.
+    pub(crate) fn events(&self) -> usize {
+        self.events.len()
     }
 
     /// Posts on their way, as far as they are recorded.
@@ -260,6 +302,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    const TO: Recipient = Recipient {
+        door: Door::Context,
+        deliver: |_, _| {},
+    };
+
     #[test]
     fn d02_a_post_is_expected_as_often_as_it_was_made() {
         let table = InFlight::new();
@@ -281,9 +328,9 @@ mod tests {
         assert!(!table.take_back_post(5, 6, first), "that one is another's");
         assert!(table.take_back_post(5, 6, second));
 
-        let expect = || table.expect_event(64, Flight::Armed, || {}).unwrap();
+        let expect = || table.expect_event(64, TO, Flight::Armed, || {}).unwrap();
         let first = expect();
-        let ended = table.take_event(64, |_| Some(Completion::ok(0)));
+        let ended = table.take_event(Door::Context, 64, |_| Some(Completion::ok(0)));
         assert!(matches!(ended, Looked::Ended(..)));
         let second = expect();
         assert!(!table.take_back_event(64, first, || unreachable!()));
@@ -294,11 +341,14 @@ mod tests {
     #[test]
     fn d04_a_context_is_in_flight_once_and_pending_is_not_an_outcome() {
         let table = InFlight::new();
-        let expect = || table.expect_event(64, Flight::Armed, || {});
+        let expect = || table.expect_event(64, TO, Flight::Armed, || {});
         assert!(expect().is_ok());
-        let spoiled = table.expect_event(64, Flight::Armed, || panic!("it is not ours to write"));
+        let spoiled =
+            table.expect_event(64, TO, Flight::Armed, || panic!("it is not ours to write"));
         assert_eq!(spoiled, Err(Error::ContextInFlight));
-        let look = |outcome| table.take_event(64, |_| outcome);
+        let other = table.take_event(Door::Queue, 64, |_| unreachable!("not its door"));
+        assert!(matches!(other, Looked::Unknown));
+        let look = |outcome| table.take_event(Door::Context, 64, |_| outcome);
         assert!(matches!(look(None), Looked::Pending));
         assert!(table.is_running(64));
         assert!(matches!(look(Some(Completion::ok(3))), Looked::Ended(..)));
@@ -310,9 +360,9 @@ mod tests {
     fn d11_a_reposted_context_cannot_be_cancelled() {
         let table = InFlight::new();
         let ended = Flight::Ended(Completion::ok(1));
-        table.expect_event(64, ended, || {}).unwrap();
+        table.expect_event(64, TO, ended, || {}).unwrap();
         assert!(!table.is_running(64));
         assert!(table.running(|_| true).is_empty());
-        assert_eq!(table.contexts(), 1);
+        assert_eq!(table.events(), 1);
     }
 }

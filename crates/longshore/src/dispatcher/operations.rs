@@ -6,13 +6,17 @@ use std::{io, ptr::NonNull};
 
 use super::{
     Context, Dispatcher, Inner, close,
-    in_flight::{Flight, Ticket},
+    in_flight::{Door, Flight, Recipient, Ticket},
 };
 #[cfg(doc)]
 use crate::error::Error;
 use crate::{
-    completion::Completion, handle::Handle, overlapped::RawOverlapped, packet::Packet,
-    submission::Submission, sys::backend::Submitted,
+    completion::Completion,
+    handle::Handle,
+    overlapped::RawOverlapped,
+    packet::Packet,
+    submission::Submission,
+    sys::backend::{Submitted, Terms},
 };
 
 impl Dispatcher {
@@ -40,7 +44,7 @@ impl Dispatcher {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn attach<'h>(&self, handle: impl Into<Handle<'h>>) -> io::Result<()> {
-        self.inner.port.attach(handle.into())
+        self.inner.port.attach(handle.into(), Terms::CONTEXTS)
     }
 
     /// Forgets a handle before it is closed. What longshore has in flight on it is cancelled (on
@@ -132,7 +136,9 @@ impl Dispatcher {
         let completion = Completion { bytes, error };
         let address = context.as_ptr().expose_provenance();
         let flight = Flight::Ended(completion);
-        let ticket = self.inner.in_flight.expect_event(address, flight, || {})?;
+        let to = Context::RECIPIENT;
+        let table = &self.inner.in_flight;
+        let ticket = table.expect_event(address, to, flight, || {})?;
         self.inner.post_event(address, ticket, bytes)
     }
 
@@ -173,11 +179,20 @@ impl Dispatcher {
     }
 }
 
+/// What became of an operation in the call that started it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Started {
+    /// Whoever is to be told will be told.
+    Running,
+    /// It has ended, and nobody was told.
+    Ended(Completion),
+}
+
 impl Inner {
     /// Queues the packet of a Context whose result is in the table.
     fn post_event(&self, address: usize, ticket: Ticket, bytes: u32) -> io::Result<()> {
         let packet = Packet {
-            key: 0,
+            key: Door::Context.key(),
             overlapped: address,
             bytes,
         };
@@ -206,37 +221,69 @@ impl Inner {
         context: NonNull<Context>,
         submission: Submission<'_>,
     ) -> io::Result<()> {
-        submission.validate()?;
-        let flight = Flight::Issued(submission.issued());
         // SAFETY: the Context is live; the pointer derives from all of it.
         let header = unsafe { Context::overlapped_ptr(context) };
-        // SAFETY: the Context is live and idle, and stays the kernel's until its packet.
-        let (address, ticket) = unsafe { self.expect(header, flight, submission.offset())? };
-        // SAFETY: the header was prepared; the caller keeps all it refers to until the packet.
-        match unsafe { self.port.submit(header, &submission) } {
-            Ok(Submitted::PacketOwed) => Ok(()),
-            Ok(Submitted::Done(completion)) => {
-                match self.in_flight.end(address, ticket, completion) {
-                    true => self.post_event(address, ticket, completion.bytes),
-                    false => Ok(()),
-                }
-            }
-            Err(refused) => self.take_back(address, ticket, refused),
+        // SAFETY: the caller's contract.
+        let started = unsafe { self.start(header, Context::RECIPIENT, submission)? };
+        let (Started::Ended(completion), ticket) = started else {
+            return Ok(());
+        };
+        // The news goes through the port like any other (it was not asked to skip it).
+        let address = header.as_ptr().expose_provenance();
+        match self.in_flight.end(address, ticket, completion) {
+            true => self.post_event(address, ticket, completion.bytes),
+            false => Ok(()),
         }
     }
 
-    /// Puts a Context into the table and prepares its header, unless the port is closed.
+    /// Starts one operation for whoever is to be told. `Ended` leaves it in the table: its packet
+    /// is to be posted, or its ticket taken back.
     ///
     /// # Safety
-    /// The header is that of a live Context; if it is idle, it is not touched until its packet.
-    unsafe fn expect(
+    /// Until `to` is told, or an error is returned: the header is live and in place, the buffer or
+    /// slot is valid and otherwise untouched, the handle stays open. `to` can deal with the header.
+    pub(crate) unsafe fn start(
         &self,
         header: NonNull<RawOverlapped>,
+        to: Recipient,
+        submission: Submission<'_>,
+    ) -> io::Result<(Started, Ticket)> {
+        submission.validate()?;
+        let flight = Flight::Issued(submission.issued());
+        // SAFETY: the header is live and idle, and stays the kernel's until its packet.
+        let ticket = unsafe { self.expect(header, to, flight, submission.offset())? };
+        // SAFETY: the header was prepared; the caller keeps all it refers to until the packet.
+        match unsafe { self.port.submit(header, &submission) } {
+            Ok(Submitted::PacketOwed) => Ok((Started::Running, ticket)),
+            Ok(Submitted::Done(completion)) => Ok((Started::Ended(completion), ticket)),
+            Err(refused) => {
+                let address = header.as_ptr().addr();
+                self.take_back(address, ticket, refused)?;
+                Ok((Started::Running, ticket))
+            }
+        }
+    }
+
+    /// Takes an operation that ended inside the submitting call out of the table. `false` if it
+    /// was delivered already, by a forged packet.
+    pub(crate) fn finish_at_once(&self, header: NonNull<RawOverlapped>, ticket: Ticket) -> bool {
+        let address = header.as_ptr().addr();
+        self.in_flight.take_back_event(address, ticket, || {})
+    }
+
+    /// Enters an operation into the table and prepares its header, unless the port is closed.
+    ///
+    /// # Safety
+    /// The header is live; if it is idle, it is not touched until its packet.
+    pub(crate) unsafe fn expect(
+        &self,
+        header: NonNull<RawOverlapped>,
+        to: Recipient,
         flight: Flight,
         offset: u64,
-    ) -> io::Result<(usize, Ticket)> {
+    ) -> io::Result<Ticket> {
         let address = header.as_ptr().expose_provenance();
-        let ticket = self.in_flight.expect_event(address, flight, || {
+        let ticket = self.in_flight.expect_event(address, to, flight, || {
             // SAFETY: live, and idle, as the table says.
             unsafe { RawOverlapped::prepare(header, offset) };
         })?;
@@ -245,7 +292,7 @@ impl Inner {
         if let Err(closed) = self.port.open_or_err() {
             self.take_back(address, ticket, closed)?;
         }
-        Ok((address, ticket))
+        Ok(ticket)
     }
 
     /// # Safety
@@ -256,7 +303,10 @@ impl Inner {
     )]
     pub(crate) unsafe fn arm(&self, context: NonNull<Context>) -> io::Result<()> {
         // SAFETY: passed on.
-        unsafe { self.expect(context.cast(), Flight::Armed, 0).map(|_| ()) }
+        unsafe {
+            self.expect(context.cast(), Context::RECIPIENT, Flight::Armed, 0)
+                .map(|_| ())
+        }
     }
 
     #[cfg_attr(
@@ -265,6 +315,15 @@ impl Inner {
     )]
     pub(crate) fn disarm(&self, context: NonNull<Context>) -> bool {
         self.in_flight.disarm(context.as_ptr().addr())
+    }
+
+    /// Asks for the cancellation of an operation that longshore started, if it still runs.
+    pub(crate) fn cancel_event(&self, header: NonNull<RawOverlapped>) {
+        let address = header.as_ptr().addr();
+        if let Some(handle) = self.in_flight.handle_of(address) {
+            // A refusal means that there is nothing left to cancel; the packet tells.
+            let _ = self.port.cancel(Some(handle), header);
+        }
     }
 
     fn cancel_all(&self, handle: Handle<'_>) -> usize {

@@ -14,11 +14,9 @@
 use std::{
     io, panic,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    thread,
-    time::Duration,
 };
 
-use super::{Dispatcher, Inner, entry::STOP};
+use super::{Dispatcher, Inner, tokens::STOP};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::sys::backend::Wait;
@@ -28,6 +26,13 @@ pub(crate) struct RunState {
     stopped: AtomicBool,
     /// Threads inside `run` that are blocked or about to be.
     blocked: AtomicUsize,
+}
+
+impl RunState {
+    /// Whether a stop token still has somebody to release.
+    pub(super) fn wants_token(&self) -> bool {
+        self.stopped.load(SeqCst) && self.blocked.load(SeqCst) > 0
+    }
 }
 
 /// Counts one runner as blocked for as long as it lives.
@@ -110,32 +115,14 @@ impl Inner {
                 if self.running.stopped.load(SeqCst) {
                     return Ok(false);
                 }
-                self.port.take(Wait::Forever)?
+                self.take(Wait::Forever)?
             };
+            // This thread is no longer blocked, so a stop token is not passed on for its sake.
             match taken {
-                Some(packet) if self.deliver(packet) => return Ok(true),
+                Some(packet) if self.deliver(packet)? => return Ok(true),
                 _ => {}
             }
         }
-    }
-
-    /// A plain dispatcher got a stop token.
-    pub(crate) fn pass_on_stop(&self) -> io::Result<()> {
-        let running = &self.running;
-        if !running.stopped.load(SeqCst) || running.blocked.load(SeqCst) == 0 {
-            return Ok(());
-        }
-        // A runner depends on this token, so a kernel that is short of memory is asked again.
-        while let Err(refused) = self.post(STOP as usize, 0) {
-            if self.port.open_or_err().is_err() {
-                return Err(refused);
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        // Windows wakes the thread that went to sleep last. Two plain dispatchers could hand the
-        // token to each other for ever; one that stays away for a moment lets a runner have it.
-        thread::sleep(Duration::from_millis(1));
-        Ok(())
     }
 }
 

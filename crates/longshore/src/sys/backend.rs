@@ -13,7 +13,7 @@
 //! 4. **Fairness.** Packets leave in the order in which they became ready, as far as one thread
 //!    can see; a flood of posts cannot keep finished I/O out, and the reverse.
 //! 5. **The submitting call's own result decides.** `submit` returns `PacketOwed` when a packet
-//!    with key 0 and the header's address will come; `Done` when the operation ended without one,
+//!    with the handle's key and the header's address will come; `Done` when the operation ended without one,
 //!    and the caller posts it; an error when nothing was started and the header is the caller's.
 //! 6. **The header belongs to the backend** from `submit` until `take` has returned its packet.
 //! 7. **Shut.** After `shut` every `post` fails with [`Error::Closed`](crate::Error::Closed) and
@@ -27,6 +27,7 @@ use std::{io, ptr::NonNull, time::Instant};
 
 use crate::{
     completion::Completion,
+    error::Error,
     handle::Handle,
     overlapped::RawOverlapped,
     packet::Packet,
@@ -44,12 +45,35 @@ pub(crate) enum Wait {
     Forever,
 }
 
+/// What a handle is attached for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Terms {
+    /// The key of its packets.
+    pub(crate) key: usize,
+    /// An operation that ends inside `submit` may say `Done` and queue no packet. A permission: a
+    /// mechanism uses it where that is safe.
+    pub(crate) may_skip: bool,
+}
+
+impl Terms {
+    /// For Contexts: key 0, and every completion comes through dispatch.
+    pub(crate) const CONTEXTS: Self = Self {
+        key: 0,
+        may_skip: false,
+    };
+
+    /// Why a handle that is attached on these terms cannot be attached on others.
+    pub(crate) fn attached_already(self, others: Self) -> Error {
+        match (self.key, others.key) {
+            (mine, theirs) if mine == theirs => Error::AlreadyAttached,
+            (0, _) => Error::AttachedForContexts,
+            _ => Error::AttachedForQueue,
+        }
+    }
+}
+
 /// What the submitting system call's own result said.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(
-    target_os = "linux",
-    expect(dead_code, reason = "epoll queues its own packets")
-)]
 pub(crate) enum Submitted {
     /// A packet will come, or has come already.
     PacketOwed,
@@ -94,8 +118,8 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// Takes one packet, waiting as told; `None` when the time is up.
     fn take(&self, wait: Wait) -> io::Result<Option<Packet>>;
 
-    /// Binds a handle to the port.
-    fn attach(&self, handle: Handle<'_>) -> io::Result<()>;
+    /// Binds a handle to the port, on these terms.
+    fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()>;
 
     /// Forgets a handle that is about to be closed; what is in flight on it is aborted.
     fn detach(&self, handle: Handle<'_>) -> io::Result<()>;

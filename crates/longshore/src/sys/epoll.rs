@@ -48,7 +48,7 @@ use self::{
     inbox::{BELL, Inbox},
     table::Table,
 };
-use super::backend::{Backend, CloseFailure, Submitted, Wait};
+use super::backend::{Backend, CloseFailure, Submitted, Terms, Wait};
 use crate::{
     completion::Completion,
     error::Error,
@@ -215,9 +215,8 @@ impl Backend for Epoll {
         self.take_slow(wait)
     }
 
-    fn attach(&self, handle: Handle<'_>) -> io::Result<()> {
-        let fd = handle.raw() as RawFd;
-        let replaced = self.table.attach(fd, handle.kind(), self.epoll()?)?;
+    fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
+        let replaced = self.table.attach(handle, terms, self.epoll()?)?;
         if let Some(stale) = replaced {
             // Its descriptor was closed without `detach`; the number has a new owner now.
             stale.detach(&self.inbox);
@@ -248,11 +247,10 @@ impl Backend for Epoll {
         // SAFETY: the caller's contract is passed on.
         unsafe {
             match source.kind {
-                Kind::Socket => source.start(header, submission, &self.inbox)?,
-                Kind::File => file::start(&source, header, submission, &self.inbox, &self.pool)?,
+                Kind::Socket => source.start(header, submission, &self.inbox),
+                Kind::File => file::start(&source, header, submission, &self.inbox, &self.pool),
             }
         }
-        Ok(Submitted::PacketOwed)
     }
 
     fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {

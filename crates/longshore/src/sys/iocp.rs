@@ -65,7 +65,7 @@ use crate::{
     overlapped::{PENDING, RawOverlapped, Words},
     packet::Packet,
     submission::{Issued, Submission, Then},
-    sys::backend::{Backend, CloseFailure, Submitted, Wait},
+    sys::backend::{Backend, CloseFailure, Submitted, Terms, Wait},
 };
 
 mod attached;
@@ -233,8 +233,8 @@ impl Backend for Iocp {
         }
     }
 
-    fn attach(&self, handle: Handle<'_>) -> io::Result<()> {
-        self.attached.attach(&self.queue, handle)
+    fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
+        self.attached.attach(&self.queue, handle, terms)
     }
 
     /// Only forgets the handle: the association cannot be undone (C7), and the operations in
@@ -250,11 +250,10 @@ impl Backend for Iocp {
     ) -> io::Result<Submitted> {
         self.refuse_if_shut()?;
         // Without the association there would be no packet, ever (A10).
-        if !self.attached.contains(submission.handle()) {
-            return Err(Error::NotAttached.into());
-        }
+        let skips = self.attached.skips(submission.handle());
+        let skips = skips.ok_or(Error::NotAttached)?;
         // SAFETY: the caller keeps `submit`'s contract, which is `start`'s.
-        unsafe { start::start(header, submission) }
+        unsafe { start::start(header, submission, skips) }
     }
 
     fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {

@@ -30,6 +30,7 @@ use crate::{
     error::Error,
     overlapped::RawOverlapped,
     submission::{Submission, clamp},
+    sys::backend::Submitted,
 };
 
 /// Reads and writes block on the disk, not on a core, so there may be more threads than cores.
@@ -75,7 +76,7 @@ pub(super) unsafe fn start(
     submission: &Submission<'_>,
     inbox: &Arc<Inbox>,
     pool: &Pool,
-) -> io::Result<()> {
+) -> io::Result<Submitted> {
     if source.is_detached() {
         return Err(Error::NotAttached.into());
     }
@@ -100,9 +101,9 @@ pub(super) unsafe fn start(
     };
     // SAFETY: the caller's contract; whoever gets it completes the operation, or an error is
     // returned and it is dropped unused.
-    let header = unsafe { Header::new(header) };
+    let header = unsafe { Header::new(header, source.terms.key) };
     match tried {
-        Ok(()) => inbox.complete(header, transfer.completion(0)),
+        Ok(()) => Ok(source.end_at_once(header, transfer.completion(0), inbox)),
         Err(code) if wants_waiting(code) => {
             if code != libc::EAGAIN {
                 no_wait.store(false, Ordering::Relaxed);
@@ -113,13 +114,16 @@ pub(super) unsafe fn start(
                 fd: source.fd,
                 source: source.token(),
             };
-            if let Err((job, error)) = pool.submit(job, source, inbox) {
-                return give_up(job.header, &job.transfer, error_code(&error), inbox);
+            match pool.submit(job, source, inbox) {
+                Ok(()) => Ok(Submitted::PacketOwed),
+                Err((job, error)) => {
+                    let code = error_code(&error);
+                    give_up(source, job.header, &job.transfer, code, inbox)
+                }
             }
         }
-        Err(code) => return give_up(header, &transfer, code, inbox),
+        Err(code) => give_up(source, header, &transfer, code, inbox),
     }
-    Ok(())
 }
 
 /// Whether a try without waiting says that the operation has to wait, or that this file system
@@ -136,12 +140,17 @@ fn error_code(error: &io::Error) -> i32 {
 }
 
 /// An error in the submitting call: its own if nothing was moved yet, else the operation's.
-fn give_up(header: Header, transfer: &Transfer, code: i32, inbox: &Inbox) -> io::Result<()> {
-    if transfer.done == 0 {
-        return Err(io::Error::from_raw_os_error(code));
+fn give_up(
+    source: &Source,
+    header: Header,
+    transfer: &Transfer,
+    code: i32,
+    inbox: &Inbox,
+) -> io::Result<Submitted> {
+    match transfer.done {
+        0 => Err(io::Error::from_raw_os_error(code)),
+        _ => Ok(source.end_at_once(header, transfer.completion(code), inbox)),
     }
-    inbox.complete(header, transfer.completion(code));
-    Ok(())
 }
 
 impl Transfer {

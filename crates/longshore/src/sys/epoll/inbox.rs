@@ -101,7 +101,7 @@ impl Inbox {
     /// Publishes the result of an operation and queues its packet, waking nobody: for the thread
     /// that harvests, which takes an entry itself and then looks back (`wake_if_more`).
     pub(super) fn complete_quietly(&self, header: Header, completion: Completion) {
-        self.entries.push((0, header.publish(completion)));
+        self.entries.push(header.publish(completion));
     }
 
     /// Publishes the result of an operation, queues its packet and wakes a sleeper.
@@ -216,7 +216,11 @@ impl Doorbell {
 
 /// A header lent to this backend, from `submit` to its packet. Whoever has it completes it.
 #[derive(Debug)]
-pub(super) struct Header(NonNull<RawOverlapped>);
+pub(super) struct Header {
+    header: NonNull<RawOverlapped>,
+    /// The key of its packet.
+    key: usize,
+}
 
 // SAFETY: the header may be completed on any thread: its words are accessed as atomics, and
 // `submit`'s caller keeps it in place until the packet.
@@ -225,20 +229,20 @@ unsafe impl Send for Header {}
 impl Header {
     /// # Safety
     /// The header is live until its packet is taken, and in flight.
-    pub(super) unsafe fn new(header: NonNull<RawOverlapped>) -> Self {
-        Self(header)
+    pub(super) unsafe fn new(header: NonNull<RawOverlapped>, key: usize) -> Self {
+        Self { header, key }
     }
 
     pub(super) fn is(&self, header: NonNull<RawOverlapped>) -> bool {
-        self.0 == header
+        self.header == header
     }
 
-    /// Writes the result and gives the header up; what remains is the word for its packet.
-    fn publish(self, completion: Completion) -> usize {
+    /// Writes the result and gives the header up; what remains is its packet.
+    fn publish(self, completion: Completion) -> Entry {
         // SAFETY: live and in flight (`new`), and `self` is consumed: nobody completes it twice.
         unsafe {
-            RawOverlapped::complete(self.0, completion.error as usize, completion.bytes);
+            RawOverlapped::complete(self.header, completion.error as usize, completion.bytes);
         }
-        self.0.as_ptr().expose_provenance()
+        (self.key, self.header.as_ptr().expose_provenance())
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     handle::Kind,
     overlapped::RawOverlapped,
     submission::{AcceptSlot, Submission, clamp},
+    sys::backend::{Submitted, Terms},
 };
 
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(super) struct Source {
     pub(super) kind: Kind,
     /// What `fstat` said when it was attached.
     pub(super) identity: (u64, u64),
+    pub(super) terms: Terms,
     /// Whether the file system can read without waiting, as far as is known.
     pub(super) reads_no_wait: AtomicBool,
     /// The same of writing: ext4, for one, can do the one and not the other.
@@ -95,12 +97,14 @@ impl Source {
         generation: u32,
         kind: Kind,
         identity: (u64, u64),
+        terms: Terms,
     ) -> io::Result<Self> {
         Ok(Self {
             fd,
             generation,
             kind,
             identity,
+            terms,
             reads_no_wait: AtomicBool::new(true),
             writes_no_wait: AtomicBool::new(true),
             is_datagram: kind == Kind::Socket && !calls::is_stream(fd)?,
@@ -131,7 +135,7 @@ impl Source {
         header: NonNull<RawOverlapped>,
         submission: &Submission<'_>,
         inbox: &Inbox,
-    ) -> io::Result<()> {
+    ) -> io::Result<Submitted> {
         let mut state = self.state();
         if state.detached {
             return Err(Error::NotAttached.into());
@@ -154,9 +158,8 @@ impl Source {
                 Some(was_blocking) => Call::Connect { was_blocking },
                 None => {
                     // SAFETY: the caller's contract; nothing else completes this operation.
-                    let header = unsafe { Header::new(header) };
-                    inbox.complete(header, Completion::ok(0));
-                    return Ok(());
+                    let header = unsafe { Header::new(header, self.terms.key) };
+                    return Ok(self.end_at_once(header, Completion::ok(0), inbox));
                 }
             },
             Submission::Read { .. } | Submission::Write { .. } => {
@@ -164,7 +167,7 @@ impl Source {
             }
         };
         // SAFETY: the caller's contract: live until the packet. Dropped unused on an error.
-        let header = unsafe { Header::new(header) };
+        let header = unsafe { Header::new(header, self.terms.key) };
         let is_connect = matches!(call, Call::Connect { .. });
         let mut op = Op {
             header,
@@ -179,14 +182,27 @@ impl Source {
                     return Err(io::Error::from_raw_os_error(error as i32));
                 }
                 Some(completion) => {
-                    inbox.complete(op.header, completion);
-                    return Ok(());
+                    return Ok(self.end_at_once(op.header, completion, inbox));
                 }
                 None => side.ready = false,
             }
         }
         side.waiting.push_back(op);
-        Ok(())
+        Ok(Submitted::PacketOwed)
+    }
+
+    /// The operation ended inside the submitting call.
+    pub(super) fn end_at_once(
+        &self,
+        header: Header,
+        completion: Completion,
+        inbox: &Inbox,
+    ) -> Submitted {
+        if self.terms.may_skip {
+            return Submitted::Done(completion);
+        }
+        inbox.complete(header, completion);
+        Submitted::PacketOwed
     }
 
     /// `None` when connected at once; otherwise whether the socket was blocking before.

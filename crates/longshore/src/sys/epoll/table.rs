@@ -11,7 +11,11 @@ use std::{
 };
 
 use super::{calls, source::Source};
-use crate::{error::Error, handle::Kind};
+use crate::{
+    error::Error,
+    handle::{Handle, Kind},
+    sys::backend::Terms,
+};
 
 /// What tells one open socket from every other, whatever its number: device and inode.
 type Identity = (u64, u64);
@@ -65,23 +69,24 @@ impl Table {
     /// Adds a descriptor. Returns the source that had its number before, if that one is stale.
     pub(super) fn attach(
         &self,
-        fd: RawFd,
-        kind: Kind,
+        handle: Handle<'_>,
+        terms: Terms,
         epoll: &OwnedFd,
     ) -> io::Result<Option<Arc<Source>>> {
+        let (fd, kind) = (handle.raw() as RawFd, handle.kind());
         let identity = identify(fd, kind)?;
         // The lock is held throughout, so that two threads cannot attach one descriptor.
         let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
         let index = fd as usize;
         let before = sources.get(index).cloned().flatten();
-        if before
-            .as_ref()
-            .is_some_and(|source| source.identity == identity)
-        {
-            return Err(Error::AlreadyAttached.into());
+        match &before {
+            Some(source) if source.identity == identity => {
+                return Err(source.terms.attached_already(terms).into());
+            }
+            _ => {}
         }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        let source = Source::new(fd, generation, kind, identity)?;
+        let source = Source::new(fd, generation, kind, identity, terms)?;
         if kind == Kind::Socket {
             self.claim(identity)?;
             let edges = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;

@@ -12,7 +12,7 @@
 //! object of *another* port. Detached, it attaches, and its packets go to that port; not detached,
 //! it counts as attached already.
 //!
-//! No notification mode is set on a handle. `FILE_SKIP_SET_EVENT_ON_HANDLE` would save a store in
+//! Skip-on-success is set where the terms allow it. No other mode is: `FILE_SKIP_SET_EVENT_ON_HANDLE` would save a store in
 //! the kernel, but the handle stays the caller's and the mode cannot be removed from it: later
 //! `GetOverlappedResult` waits without an event, and std's own reads of such a file, would never
 //! end.
@@ -40,6 +40,8 @@ use windows_sys::{
             ERROR_INVALID_HANDLE, ERROR_INVALID_PARAMETER, HANDLE, NTSTATUS, STATUS_INVALID_HANDLE,
             STATUS_OBJECT_TYPE_MISMATCH,
         },
+        Networking::WinSock::SOCKET,
+        Storage::FileSystem::SetFileCompletionNotificationModes,
         System::{
             IO::{CreateIoCompletionPort, IO_STATUS_BLOCK},
             WindowsProgramming::FILE_SKIP_COMPLETION_PORT_ON_SUCCESS,
@@ -50,12 +52,10 @@ use windows_sys::{
 use crate::{
     error::Error,
     handle::{Handle, Kind},
+    sys::backend::Terms,
 };
 
-use super::queue::Queue;
-
-/// The key of every completion: 0 tells it from a posted callback.
-const COMPLETION_KEY: usize = 0;
+use super::{queue::Queue, winsock};
 
 #[derive(Debug, Default)]
 pub(super) struct Attached {
@@ -65,39 +65,52 @@ pub(super) struct Attached {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     kind: Kind,
+    terms: Terms,
+    /// Set to skip the port when an operation succeeds at once. For good: the mode cannot be taken
+    /// back.
+    skips: bool,
     /// `false` after `detach`: the object may still be bound to this port.
     live: bool,
 }
 
 impl Attached {
-    pub(super) fn attach(&self, queue: &Queue, handle: Handle<'_>) -> io::Result<()> {
+    pub(super) fn attach(&self, queue: &Queue, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
         // All ones is the pseudo handle of this process, and asks for a *new* port below.
         if handle.raw() == 0 || handle.raw() == usize::MAX {
             return Err(Error::BadHandle.into());
         }
-        refuse_silent(handle.raw())?;
+        let skipped_before = look_for_silence(handle.raw())?;
+        if skipped_before && !terms.may_skip {
+            return Err(Error::SkipsPort.into());
+        }
+        // Held across the system calls, so that attach and detach of one value cannot interleave.
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = associate(queue, handle.raw(), terms.key) {
+            return match error.raw_os_error().unwrap_or_default().cast_unsigned() {
+                ERROR_INVALID_HANDLE => Err(Error::BadHandle.into()),
+                ERROR_INVALID_PARAMETER => match table.get_mut(&handle.raw()) {
+                    Some(entry) if entry.live || entry.terms != terms => {
+                        Err(entry.terms.attached_already(terms).into())
+                    }
+                    Some(entry) => {
+                        entry.live = true;
+                        Ok(())
+                    }
+                    None => Err(Error::OtherPort.into()),
+                },
+                _ => Err(error),
+            };
+        }
+        // After the association, and before the first operation (A10).
+        let skips = skipped_before || (terms.may_skip && skip(handle));
         let fresh = Entry {
             kind: handle.kind(),
+            terms,
+            skips,
             live: true,
         };
-        // Held across the system call, so that attach and detach of one value cannot interleave.
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let Err(error) = associate(queue, handle.raw()) else {
-            table.insert(handle.raw(), fresh);
-            return Ok(());
-        };
-        match error.raw_os_error().unwrap_or_default().cast_unsigned() {
-            ERROR_INVALID_HANDLE => Err(Error::BadHandle.into()),
-            ERROR_INVALID_PARAMETER => match table.get_mut(&handle.raw()) {
-                Some(entry) if entry.live => Err(Error::AlreadyAttached.into()),
-                Some(entry) => {
-                    *entry = fresh;
-                    Ok(())
-                }
-                None => Err(Error::OtherPort.into()),
-            },
-            _ => Err(error),
-        }
+        table.insert(handle.raw(), fresh);
+        Ok(())
     }
 
     pub(super) fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
@@ -111,10 +124,12 @@ impl Attached {
         }
     }
 
-    pub(super) fn contains(&self, handle: Handle<'_>) -> bool {
+    /// Whether an attached handle skips the port on success; `None` if it is not attached.
+    pub(super) fn skips(&self, handle: Handle<'_>) -> Option<bool> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = table.get(&handle.raw())?;
         // A value that was a socket's and now is a file's names an object that was not attached.
-        matches!(table.get(&handle.raw()), Some(entry) if entry.live && entry.kind == handle.kind())
+        (entry.live && entry.kind == handle.kind()).then_some(entry.skips)
     }
 
     /// The attached values, copied so that no lock is held while they are used.
@@ -125,10 +140,10 @@ impl Attached {
     }
 }
 
-fn associate(queue: &Queue, raw: usize) -> io::Result<()> {
+fn associate(queue: &Queue, raw: usize, key: usize) -> io::Result<()> {
     let port = queue.as_handle().as_raw_handle();
     // SAFETY: no pointers. The port is open; the other value is checked by the system.
-    let bound = unsafe { CreateIoCompletionPort(raw as HANDLE, port, COMPLETION_KEY, 0) };
+    let bound = unsafe { CreateIoCompletionPort(raw as HANDLE, port, key, 0) };
     match bound.is_null() {
         true => Err(io::Error::last_os_error()),
         // The port's own handle came back (C9): it is not a second one to close.
@@ -136,12 +151,12 @@ fn associate(queue: &Queue, raw: usize) -> io::Result<()> {
     }
 }
 
-/// Refuses a handle whose completions would not all come through the port.
+/// Refuses a handle that would never queue a packet, and tells whether it may queue none on success.
 ///
 /// Opened without overlapped I/O, its reads would block the submitting thread and queue no packet
 /// (C2). Set to skip the port on success, by whoever had it before, an operation that succeeds at
-/// once would queue none either (A2), and the mode cannot be taken back (A9).
-fn refuse_silent(raw: usize) -> io::Result<()> {
+/// once queues none (A2), and the mode cannot be taken back (A9).
+fn look_for_silence(raw: usize) -> io::Result<bool> {
     let mut mode = FILE_MODE_INFORMATION { Mode: 0 };
     // SAFETY: the class fills this structure.
     let status = unsafe { query(raw, FileModeInformation, &mut mode) };
@@ -157,12 +172,19 @@ fn refuse_silent(raw: usize) -> io::Result<()> {
     let mut modes = FILE_IO_COMPLETION_NOTIFICATION_INFORMATION { Flags: 0 };
     // SAFETY: the class fills this structure.
     let status = unsafe { query(raw, FileIoCompletionNotificationInformation, &mut modes) };
-    match status {
-        0.. if modes.Flags & FILE_SKIP_COMPLETION_PORT_ON_SUCCESS != 0 => {
-            Err(Error::SkipsPort.into())
-        }
-        _ => Ok(()),
-    }
+    Ok(status >= 0 && modes.Flags & FILE_SKIP_COMPLETION_PORT_ON_SUCCESS != 0)
+}
+
+/// Sets skip-on-success where that is safe: for files, and for stream sockets whose provider hands
+/// out real file handles (A7, A8). `false` leaves the handle as it was.
+fn skip(handle: Handle<'_>) -> bool {
+    let is_safe = match handle.kind() {
+        Kind::File => true,
+        Kind::Socket => winsock::is_plain_stream(handle.raw() as SOCKET),
+    };
+    let mode = FILE_SKIP_COMPLETION_PORT_ON_SUCCESS as u8;
+    // SAFETY: no pointers.
+    is_safe && unsafe { SetFileCompletionNotificationModes(handle.raw() as HANDLE, mode) } != 0
 }
 
 /// # Safety

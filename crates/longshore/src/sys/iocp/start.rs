@@ -41,7 +41,37 @@ use super::winsock;
 pub(super) unsafe fn start(
     header: NonNull<RawOverlapped>,
     submission: &Submission<'_>,
+    skips: bool,
 ) -> io::Result<Submitted> {
+    // SAFETY: the caller's contract.
+    let submitted = unsafe { call(header, submission)? };
+    Ok(match submitted {
+        // The call's own success, and no packet: nobody else has the header now.
+        Called::Succeeded if skips => {
+            // SAFETY: as just said; the header is live.
+            let bytes = unsafe { RawOverlapped::bytes(header) };
+            Submitted::Done(Completion::ok(bytes))
+        }
+        Called::Succeeded | Called::Pending => Submitted::PacketOwed,
+        // With skip-on-success a warning queues nothing either (A6), but that was never seen on
+        // Windows. Such handles are streams and files, which have no messages to cut short.
+        Called::Warned => Submitted::PacketOwed,
+        Called::AtTheEnd => Submitted::Done(Completion::ok(0)),
+    })
+}
+
+/// What the call's own result said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Called {
+    Succeeded,
+    Pending,
+    Warned,
+    AtTheEnd,
+}
+
+/// # Safety
+/// As for [`start`].
+unsafe fn call(header: NonNull<RawOverlapped>, submission: &Submission<'_>) -> io::Result<Called> {
     let overlapped: *mut OVERLAPPED = header.as_ptr().cast();
     let raw = submission.handle().raw();
     let file = raw as HANDLE;
@@ -79,7 +109,7 @@ unsafe fn recv(
     buffer: *mut u8,
     len: usize,
     overlapped: *mut OVERLAPPED,
-) -> io::Result<Submitted> {
+) -> io::Result<Called> {
     let buffers = WSABUF {
         len: clamp(len),
         buf: buffer,
@@ -110,7 +140,7 @@ unsafe fn send(
     buffer: *mut u8,
     len: usize,
     overlapped: *mut OVERLAPPED,
-) -> io::Result<Submitted> {
+) -> io::Result<Called> {
     let buffers = WSABUF {
         len: clamp(len),
         buf: buffer,
@@ -136,7 +166,7 @@ unsafe fn accept(
     listener: SOCKET,
     slot: NonNull<AcceptSlot>,
     overlapped: *mut OVERLAPPED,
-) -> io::Result<Submitted> {
+) -> io::Result<Called> {
     let accept_ex = winsock::accept_ex(listener)?;
     let fresh = winsock::socket_like(listener)?;
     let accepted = fresh.as_raw_socket() as SOCKET;
@@ -165,12 +195,12 @@ unsafe fn accept(
             overlapped,
         )
     };
-    let submitted = owed_or(socket_error(done != 0), Bytes::GoOut);
-    if submitted.is_err() {
+    let called = owed_or(socket_error(done != 0), Bytes::GoOut);
+    if called.is_err() {
         // SAFETY: nothing was started, so the slot is still ours. The fresh socket is closed.
         unsafe { (*slot).socket = None };
     }
-    submitted
+    called
 }
 
 /// # Safety
@@ -179,7 +209,7 @@ unsafe fn connect(
     socket: SOCKET,
     address: SocketAddr,
     overlapped: *mut OVERLAPPED,
-) -> io::Result<Submitted> {
+) -> io::Result<Called> {
     let connect_ex = winsock::connect_ex(socket)?;
     winsock::bind_to_any(socket, address)?;
     let address = SockAddr::from(address);
@@ -225,17 +255,18 @@ pub(super) enum Bytes {
 
 /// Whether a packet follows, told by the call's result alone.
 ///
-/// Success owes one as "pending" does, since no handle skips it. So do the two faces of
+/// Success owes one as "pending" does, unless the handle skips it. So do the two faces of
 /// `STATUS_BUFFER_OVERFLOW`, a warning: a message longer than the buffer it comes into, from a pipe
 /// and from a socket. A message too long to *send* is refused, and owes nothing.
-pub(super) fn owed_or(code: Option<u32>, bytes: Bytes) -> io::Result<Submitted> {
+pub(super) fn owed_or(code: Option<u32>, bytes: Bytes) -> io::Result<Called> {
     const TOO_LONG: u32 = WSAEMSGSIZE.cast_unsigned();
     const NO_SOCKET: u32 = WSAENOTSOCK.cast_unsigned();
     match (code, bytes) {
-        (None | Some(ERROR_IO_PENDING), _) => Ok(Submitted::PacketOwed),
-        (Some(ERROR_MORE_DATA | TOO_LONG), Bytes::ComeIn) => Ok(Submitted::PacketOwed),
+        (None, _) => Ok(Called::Succeeded),
+        (Some(ERROR_IO_PENDING), _) => Ok(Called::Pending),
+        (Some(ERROR_MORE_DATA | TOO_LONG), Bytes::ComeIn) => Ok(Called::Warned),
         // An error status (A21): no packet. Where the end is found later, a packet brings it.
-        (Some(ERROR_HANDLE_EOF), Bytes::ComeIn) => Ok(Submitted::Done(Completion::ok(0))),
+        (Some(ERROR_HANDLE_EOF), Bytes::ComeIn) => Ok(Called::AtTheEnd),
         (Some(ERROR_INVALID_HANDLE | NO_SOCKET), _) => Err(Error::BadHandle.into()),
         (Some(code), _) => Err(io::Error::from_raw_os_error(code.cast_signed())),
     }

@@ -17,7 +17,7 @@ use crate::{
     overlapped::RawOverlapped,
     packet::Packet,
     submission::{Issued, Submission},
-    sys::backend::{Backend as _, Submitted, Wait},
+    sys::backend::{Backend as _, Submitted, Terms, Wait},
 };
 
 mod files;

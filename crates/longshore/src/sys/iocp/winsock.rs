@@ -17,11 +17,11 @@ use windows_sys::{
     Win32::{
         Networking::WinSock::{
             LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS,
-            SIO_GET_EXTENSION_FUNCTION_POINTER, SO_UPDATE_ACCEPT_CONTEXT,
-            SO_UPDATE_CONNECT_CONTEXT, SOCKADDR, SOCKET, SOCKET_ERROR, SOL_SOCKET, WSACleanup,
-            WSADATA, WSAEAFNOSUPPORT, WSAEINVAL, WSAENOTSOCK, WSAEOPNOTSUPP, WSAGetLastError,
-            WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl, WSAStartup,
-            setsockopt,
+            SIO_GET_EXTENSION_FUNCTION_POINTER, SO_PROTOCOL_INFOW, SO_UPDATE_ACCEPT_CONTEXT,
+            SO_UPDATE_CONNECT_CONTEXT, SOCK_STREAM, SOCKADDR, SOCKET, SOCKET_ERROR, SOL_SOCKET,
+            WSACleanup, WSADATA, WSAEAFNOSUPPORT, WSAEINVAL, WSAENOTSOCK, WSAEOPNOTSUPP,
+            WSAGetLastError, WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl,
+            WSAPROTOCOL_INFOW, WSAStartup, XP1_IFS_HANDLES, getsockopt, setsockopt,
         },
         System::IO::OVERLAPPED,
     },
@@ -322,4 +322,21 @@ fn remote_address(accepted: &Socket, addresses: &[u8; 2 * ACCEPT_ADDRESS]) -> io
     // SAFETY: `fill` writes a whole address and its length.
     let ((), address) = unsafe { SockAddr::try_init(fill) }?;
     Ok(address)
+}
+
+/// Whether a socket is a stream of a provider that hands out real file handles.
+pub(super) fn is_plain_stream(socket: SOCKET) -> bool {
+    let mut info = WSAPROTOCOL_INFOW::default();
+    let mut len = size_of::<WSAPROTOCOL_INFOW>() as i32;
+    // SAFETY: the option fills this structure, which is ours for the call.
+    let failed = unsafe {
+        getsockopt(
+            socket,
+            SOL_SOCKET,
+            SO_PROTOCOL_INFOW,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    failed == 0 && info.iSocketType == SOCK_STREAM && info.dwServiceFlags1 & XP1_IFS_HANDLES != 0
 }

@@ -23,7 +23,8 @@ fn recv<'a>(socket: &'a TcpStream, buffer: &mut [u8]) -> Submission<'a> {
 fn connected_by_the_port(port: &Iocp, address: &str) -> (TcpStream, TcpStream, SocketAddr) {
     let listener = TcpListener::bind(address).expect("a listener");
     let target = listener.local_addr().expect("its address");
-    port.attach(Handle::from(&listener)).expect("attach");
+    port.attach(Handle::from(&listener), Terms::CONTEXTS)
+        .expect("attach");
     let mut slot = Box::new(AcceptSlot::new());
     let accept = Op::new();
     let accepting = accept.start(
@@ -35,7 +36,8 @@ fn connected_by_the_port(port: &Iocp, address: &str) -> (TcpStream, TcpStream, S
     );
     let domain = socket2::Domain::for_address(target);
     let client = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("a socket");
-    port.attach(Handle::from(&client)).expect("attach");
+    port.attach(Handle::from(&client), Terms::CONTEXTS)
+        .expect("attach");
     let connect = Op::new();
     let connecting = connect.start(
         port,
@@ -71,7 +73,8 @@ fn d05_accept_connect_send_and_receive() {
         assert_eq!(peer, client.local_addr().expect("an address"));
         assert_eq!(peer, server.peer_addr().expect("an address"));
         assert_eq!(client.peer_addr().ok(), server.local_addr().ok());
-        port.attach(Handle::from(&server)).expect("attach");
+        port.attach(Handle::from(&server), Terms::CONTEXTS)
+            .expect("attach");
         let mut buffer = [0; 16];
         let receive = Op::new();
         let receiving = receive.start(&port, recv(&server, &mut buffer));
@@ -125,7 +128,8 @@ fn d12_a_refused_connection_is_connection_refused() {
                 .into(),
         )
         .expect("bind");
-    port.attach(Handle::from(&client)).expect("attach");
+    port.attach(Handle::from(&client), Terms::CONTEXTS)
+        .expect("attach");
     let connect = Op::new();
     let connecting = connect.start(
         &port,
@@ -146,7 +150,8 @@ fn d12_a_refused_connection_is_connection_refused() {
 fn d12_a_reset_is_connection_reset_and_not_the_end() {
     let port = port();
     let (client, server) = pair();
-    port.attach(Handle::from(&server)).expect("attach");
+    port.attach(Handle::from(&server), Terms::CONTEXTS)
+        .expect("attach");
     let mut buffer = [0; 16];
     let receive = Op::new();
     let receiving = receive.start(&port, recv(&server, &mut buffer));
@@ -167,7 +172,7 @@ fn d10_a_pending_receive_is_cancelled_with_the_abort_code() {
     let port = port();
     let (mut client, server) = pair();
     let handle = Handle::from(&server);
-    port.attach(handle).expect("attach");
+    port.attach(handle, Terms::CONTEXTS).expect("attach");
     let mut buffers = [[0; 16]; 3];
     for (buffer, named) in buffers.iter_mut().zip([true, false, true]) {
         let receive = Op::new();
@@ -195,7 +200,8 @@ fn d10_a_pending_receive_is_cancelled_with_the_abort_code() {
 fn c15_closing_under_a_pending_receive_is_an_abort_and_no_reset() {
     let port = port();
     let (_client, server) = pair();
-    port.attach(Handle::from(&server)).expect("attach");
+    port.attach(Handle::from(&server), Terms::CONTEXTS)
+        .expect("attach");
     let mut buffer = [0; 16];
     let receive = Op::new();
     let receiving = receive.start(&port, recv(&server, &mut buffer));
@@ -210,7 +216,8 @@ fn c15_closing_under_a_pending_receive_is_an_abort_and_no_reset() {
 fn c17_a_cancelled_accept_closes_its_fresh_socket() {
     let port = port();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-    port.attach(Handle::from(&listener)).expect("attach");
+    port.attach(Handle::from(&listener), Terms::CONTEXTS)
+        .expect("attach");
     let mut slot = Box::new(AcceptSlot::new());
     let accept = Op::new();
     let accepting = accept.start(
@@ -230,7 +237,8 @@ fn c17_a_cancelled_accept_closes_its_fresh_socket() {
 fn d12_a_client_that_has_gone_does_not_fail_the_listener() {
     let port = port();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-    port.attach(Handle::from(&listener)).expect("attach");
+    port.attach(Handle::from(&listener), Terms::CONTEXTS)
+        .expect("attach");
     for gone in [true, false] {
         let client = TcpStream::connect(listener.local_addr().expect("its address"));
         let client = client.expect("connect");
@@ -268,7 +276,7 @@ fn a20_a_truncated_datagram_is_one_completion_with_the_bytes_kept() {
     let address = |s: &std::net::UdpSocket| s.local_addr().expect("its address");
     receiver.connect(address(&sender)).expect("connect");
     let handle = Handle::socket(&receiver);
-    port.attach(handle).expect("attach");
+    port.attach(handle, Terms::CONTEXTS).expect("attach");
     for pending in [true, false] {
         let mut buffer = [0; 3];
         let receive = Op::new();

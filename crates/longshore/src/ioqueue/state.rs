@@ -1,0 +1,180 @@
+//! The life of one operation, as seen by those who wait for it.
+//!
+//! ```text
+//!            begin             complete             poll
+//!   Idle ------------> InFlight ----------> Ended --------> Taken
+//!    ^   <-- undo ---     |                                   |
+//!    |                    | abandon                           | begin
+//!    |                    v            complete               v
+//!    |                Abandoned ------------------> Taken   InFlight
+//! ```
+//!
+//! Two threads meet here: one that waits, polls, cancels or goes away, and one that dispatches the
+//! packet. Each step is one short critical section, so either order of any two is one of the lines
+//! above. What has to happen outside the lock (waking, running a continuation, dropping either) is
+//! returned to the caller.
+//!
+//! The memory is not this module's concern: both sides hold a counted reference to the block, and
+//! the kernel's is given back by the packet alone.
+
+use std::{mem, task::Waker};
+
+use crate::{
+    completion::Completion,
+    error::Error,
+    sync::{Mutex, MutexGuard},
+};
+
+/// Who is to be told that an operation has ended.
+pub(crate) enum Waiter {
+    /// A task that polls.
+    Task(Waker),
+    /// A function that takes the outcome.
+    #[expect(dead_code, reason = "for `wait_then`")]
+    Then(Box<dyn FnOnce(Completion) + Send>),
+}
+
+enum Phase {
+    Idle,
+    InFlight(Option<Waiter>),
+    Ended(Completion),
+    /// In flight, and nobody will ask.
+    Abandoned,
+    Taken,
+}
+
+pub(crate) struct State {
+    phase: Mutex<Phase>,
+}
+
+/// What a look at an operation has found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Polled {
+    Ended(Completion),
+    Pending,
+    /// It was never begun, or its outcome was taken.
+    Nothing,
+}
+
+/// What the packet's thread has to do with the outcome, after the lock is released.
+#[must_use]
+pub(crate) enum News {
+    /// Wake the task; the outcome stays for it.
+    Wake(Waker),
+    /// Hand the outcome to the function.
+    Call(Box<dyn FnOnce(Completion) + Send>, Completion),
+    /// The outcome stays until somebody asks.
+    Keep,
+    /// Nobody will ask.
+    Unwanted,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: Mutex::new(Phase::Idle),
+        }
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        // No foreign code runs under the lock, so nothing can poison it half way.
+        self.phase
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// An operation is about to start.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        let mut phase = self.phase();
+        match *phase {
+            Phase::Idle | Phase::Taken => {
+                *phase = Phase::InFlight(None);
+                Ok(())
+            }
+            _ => Err(Error::ContextInFlight),
+        }
+    }
+
+    /// It was not started after all.
+    pub(crate) fn undo(&self) {
+        *self.phase() = Phase::Idle;
+    }
+
+    /// The packet came, or the operation ended in the submitting call.
+    pub(crate) fn complete(&self, completion: Completion) -> News {
+        let mut phase = self.phase();
+        match mem::replace(&mut *phase, Phase::Taken) {
+            Phase::InFlight(Some(Waiter::Then(then))) => News::Call(then, completion),
+            Phase::InFlight(waiter) => {
+                *phase = Phase::Ended(completion);
+                match waiter {
+                    Some(Waiter::Task(waker)) => News::Wake(waker),
+                    _ => News::Keep,
+                }
+            }
+            _ => News::Unwanted,
+        }
+    }
+
+    /// Takes the outcome, or leaves word whom to wake. An earlier waker is replaced: one future is
+    /// polled by one task at a time.
+    pub(crate) fn poll(&self, waker: &Waker) -> Polled {
+        let mut phase = self.phase();
+        match &mut *phase {
+            Phase::Ended(completion) => {
+                let completion = *completion;
+                *phase = Phase::Taken;
+                Polled::Ended(completion)
+            }
+            Phase::InFlight(Some(Waiter::Task(mine))) if mine.will_wake(waker) => Polled::Pending,
+            Phase::InFlight(waiter) => {
+                let old = waiter.replace(Waiter::Task(waker.clone()));
+                drop(phase);
+                // A waker's drop is foreign code.
+                drop(old);
+                Polled::Pending
+            }
+            Phase::Idle | Phase::Taken | Phase::Abandoned => Polled::Nothing,
+        }
+    }
+
+    /// Leaves a function to call with the outcome; called at once if it is there already.
+    #[expect(dead_code, reason = "for `wait_then`")]
+    pub(crate) fn then(&self, then: Box<dyn FnOnce(Completion) + Send>) -> Result<(), Error> {
+        let mut phase = self.phase();
+        match &mut *phase {
+            Phase::Ended(completion) => {
+                let completion = *completion;
+                *phase = Phase::Taken;
+                drop(phase);
+                then(completion);
+                Ok(())
+            }
+            Phase::InFlight(waiter @ None) => {
+                *waiter = Some(Waiter::Then(then));
+                Ok(())
+            }
+            Phase::InFlight(Some(_)) => Err(Error::AlreadyWaiting),
+            Phase::Idle | Phase::Taken | Phase::Abandoned => Err(Error::NotInFlight),
+        }
+    }
+
+    /// Nobody will ask any more. `true` if the operation is still in flight: cancel it.
+    pub(crate) fn abandon(&self) -> bool {
+        let mut phase = self.phase();
+        let (in_flight, next) = match *phase {
+            Phase::InFlight(_) | Phase::Abandoned => (true, Phase::Abandoned),
+            _ => (false, Phase::Taken),
+        };
+        let old = mem::replace(&mut *phase, next);
+        drop(phase);
+        // A waker's drop is foreign code.
+        drop(old);
+        in_flight
+    }
+
+    /// Whether the kernel may still use the operation's memory.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        matches!(*self.phase(), Phase::InFlight(_) | Phase::Abandoned)
+    }
+}

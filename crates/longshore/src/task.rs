@@ -1,0 +1,208 @@
+//! Tasks: futures that the dispatching threads run.
+//!
+//! A task that can go on is one word in the port's queue, so waking it is a post, and whichever
+//! thread dispatches the word runs the task until it waits again.
+
+use std::{
+    any::Any,
+    error, fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use async_task::FallibleTask;
+
+use crate::dispatcher::{Dispatcher, Guest, task::schedule};
+
+type Panic = Box<dyn Any + Send>;
+
+impl Dispatcher {
+    /// Runs a future on whichever threads dispatch, and returns a handle to its result.
+    ///
+    /// Nothing runs until somebody dispatches. Waking the task is one post and allocates nothing.
+    /// A panic in the future reaches its handle and nothing else. When the port is closed the
+    /// task is dropped, and its handle says that it was cancelled.
+    ///
+    /// # Examples
+    /// ```
+    /// let port = longshore::Dispatcher::new()?;
+    /// let sum = port.spawn(async { 1 + 2 });
+    /// assert_eq!(port.block_on(sum)?.unwrap(), 3);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        // Weak: a task that waits must not keep its own port open.
+        let port = Arc::downgrade(&self.inner);
+        let guarded = Guarded {
+            future: Box::pin(future),
+        };
+        let (runnable, task) = async_task::spawn(guarded, move |runnable| {
+            schedule(&port, runnable);
+        });
+        runnable.schedule();
+        JoinHandle {
+            task: Some(task.fallible()),
+        }
+    }
+
+    /// Runs a future on this thread, dispatching meanwhile, until it is ready.
+    ///
+    /// The future need not be `Send`. Other threads may dispatch, or block on futures of their own,
+    /// at the same time.
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::Error::Closed) if the port is closed before the future is ready,
+    /// and the operating system's reasons for failing a wait.
+    ///
+    /// # Panics
+    /// Panics of the future, and of callbacks that this thread dispatches meanwhile, are passed on.
+    pub fn block_on<F: Future>(&self, future: F) -> io::Result<F::Output> {
+        let guest = Guest::new(self.inner.clone());
+        let waker = Waker::from(Arc::new(WakeGuest(guest.clone())));
+        let mut context = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            if guest.was_woken()
+                && let Poll::Ready(output) = future.as_mut().poll(&mut context)
+            {
+                return Ok(output);
+            }
+            guest.wait()?;
+        }
+    }
+}
+
+struct WakeGuest(Arc<Guest>);
+
+impl Wake for WakeGuest {
+    fn wake(self: Arc<Self>) {
+        self.0.wake();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake();
+    }
+}
+
+/// A future whose panic is its result.
+struct Guarded<F> {
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Result<F::Output, Panic>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.future.as_mut();
+        // After a panic it is not polled again.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+/// A task's result, to be awaited on any executor. Dropping the handle lets the task go on.
+///
+/// # Examples
+/// ```
+/// let port = longshore::Dispatcher::new()?;
+/// let task = port.spawn(std::future::pending::<()>());
+/// let ended = port.block_on(task.cancel())?;
+/// assert!(ended.is_none(), "it had no result yet");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use = "a task whose handle is dropped goes on by itself; say so with `detach`"]
+pub struct JoinHandle<T> {
+    /// Gone once the handle was consumed.
+    task: Option<FallibleTask<Result<T, Panic>>>,
+}
+
+impl<T> JoinHandle<T> {
+    /// Lets the task go on by itself.
+    pub fn detach(self) {}
+
+    /// Stops the task at its next wait, and waits until its future was dropped. `None` if it had no
+    /// result by then; a panic counts as none.
+    pub async fn cancel(mut self) -> Option<T> {
+        self.task.take()?.cancel().await?.ok()
+    }
+
+    /// Whether the task has ended, one way or another.
+    pub fn is_finished(&self) -> bool {
+        self.task.as_ref().is_none_or(FallibleTask::is_finished)
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(task) = &mut self.task else {
+            return Poll::Ready(Err(JoinError::Cancelled));
+        };
+        Pin::new(task).poll(context).map(|ended| match ended {
+            Some(Ok(output)) => Ok(output),
+            Some(Err(panic)) => Err(JoinError::Panicked(panic)),
+            None => Err(JoinError::Cancelled),
+        })
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.detach();
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("is_finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a task has no result.
+#[non_exhaustive]
+pub enum JoinError {
+    /// It was cancelled, or its port was closed.
+    Cancelled,
+    /// It panicked, with this payload.
+    Panicked(Panic),
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "Cancelled",
+            Self::Panicked(_) => "Panicked",
+        })
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancelled => "the task was cancelled",
+            Self::Panicked(_) => "the task panicked",
+        })
+    }
+}
+
+impl error::Error for JoinError {}
+
+impl From<JoinError> for io::Error {
+    fn from(error: JoinError) -> Self {
+        Self::other(error.to_string())
+    }
+}
