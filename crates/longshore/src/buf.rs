@@ -108,6 +108,7 @@ unsafe impl IoBufMut for Box<[u8]> {
         <[u8]>::len(self)
     }
 
+    // SAFETY: all of it is initialised already, so nothing is asked of the caller.
     unsafe fn set_init(&mut self, _len: usize) {}
 }
 
@@ -132,6 +133,7 @@ unsafe impl<const N: usize> IoBufMut for Box<[u8; N]> {
         N
     }
 
+    // SAFETY: all of it is initialised already, so nothing is asked of the caller.
     unsafe fn set_init(&mut self, _len: usize) {}
 }
 

@@ -30,7 +30,6 @@ pub(crate) enum Waiter {
     /// A task that polls.
     Task(Waker),
     /// A function that takes the outcome.
-    #[expect(dead_code, reason = "for `wait_then`")]
     Then(Box<dyn FnOnce(Completion) + Send>),
 }
 
