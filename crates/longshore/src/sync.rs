@@ -1,4 +1,4 @@
-//! Atomics and locks, and their model-checked stand-ins under `--cfg longshore_loom`.
+//! Atomics, locks, counted references and cells, and their model-checked stand-ins under `--cfg longshore_loom`.
 
 #[cfg(not(longshore_loom))]
 #[cfg_attr(
@@ -9,12 +9,32 @@
     )
 )]
 pub(crate) use std::sync::{
-    Mutex, MutexGuard,
+    Arc, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicUsize, Ordering, fence},
 };
 
 #[cfg(longshore_loom)]
 pub(crate) use loom::sync::{
-    Mutex, MutexGuard,
+    Arc, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicUsize, Ordering, fence},
 };
+
+/// Memory that one party at a time may have, as a protocol elsewhere decides. loom watches who does.
+#[cfg(not(longshore_loom))]
+#[derive(Debug)]
+pub(crate) struct Cell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(longshore_loom))]
+impl<T> Cell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    /// Lends the address for the time of the call.
+    pub(crate) fn with_mut<R>(&self, act: impl FnOnce(*mut T) -> R) -> R {
+        act(self.0.get())
+    }
+}
+
+#[cfg(longshore_loom)]
+pub(crate) use loom::cell::UnsafeCell as Cell;

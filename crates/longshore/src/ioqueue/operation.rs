@@ -7,12 +7,10 @@
 #![expect(unsafe_code)]
 
 use std::{
-    cell::UnsafeCell,
     fmt, io,
     pin::Pin,
     ptr::NonNull,
-    sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use super::state::{News, Polled, State};
@@ -21,7 +19,11 @@ use crate::{
     dispatcher::{Door, Inner, Recipient, Started},
     overlapped::RawOverlapped,
     submission::Submission,
+    sync::{Arc, Cell},
 };
+
+/// The port's own half of a dispatcher.
+type Port = std::sync::Arc<Inner>;
 
 /// The block of one operation. The header comes first: its address is the block's.
 #[repr(C)]
@@ -29,7 +31,7 @@ pub(crate) struct Op<T> {
     header: RawOverlapped,
     state: State,
     /// Whoever has the outcome has the payload; while the operation runs it is the kernel's.
-    payload: UnsafeCell<Option<T>>,
+    payload: Cell<Option<T>>,
 }
 
 // SAFETY: the payload moves between threads (`T: Send`) and is only accessed by one at a time: the
@@ -43,13 +45,13 @@ impl<T: Send> Op<T> {
         Arc::new(Self {
             header: RawOverlapped::new(),
             state: State::new(),
-            payload: UnsafeCell::new(Some(payload)),
+            payload: Cell::new(Some(payload)),
         })
     }
 
-    fn header(self: &Arc<Self>) -> NonNull<RawOverlapped> {
-        // From the block's own pointer, so that it may be turned back into it (F7).
-        let block = Arc::as_ptr(self).cast_mut();
+    /// The header's address, to ask for it to be cancelled.
+    fn header(this: &Arc<Self>) -> NonNull<RawOverlapped> {
+        let block = Arc::as_ptr(this).cast_mut();
         NonNull::new(block.cast()).unwrap_or(NonNull::dangling())
     }
 
@@ -77,11 +79,30 @@ impl<T: Send> Op<T> {
         }
     }
 
+    /// Counts the kernel in, and returns what it is given: the address that `deliver` takes.
+    fn lend(this: &Arc<Self>) -> NonNull<RawOverlapped> {
+        // From the block's own pointer, so that it may be turned back into it (F7).
+        let block = Arc::into_raw(this.clone()).cast_mut();
+        NonNull::new(block.cast()).unwrap_or(NonNull::dangling())
+    }
+
+    /// The outcome with the payload, or word to the waker.
+    fn poll(&self, waker: &Waker) -> Poll<(io::Result<Completion>, Option<T>)> {
+        let result = match self.state.poll(waker) {
+            Polled::Pending => return Poll::Pending,
+            Polled::Ended(completion) => Ok(completion),
+            Polled::Nothing => return Poll::Ready((Err(already_ready()), None)),
+        };
+        // SAFETY: the operation has ended, and `state` gives its outcome to one caller only.
+        Poll::Ready((result, unsafe { self.take() }))
+    }
+
     /// # Safety
     /// The operation does not run, and the caller is who may have the payload (see the field).
     unsafe fn take(&self) -> Option<T> {
         // SAFETY: the caller has the payload to itself.
-        unsafe { (*self.payload.get()).take() }
+        self.payload
+            .with_mut(|payload| unsafe { (*payload).take() })
     }
 }
 
@@ -90,7 +111,7 @@ impl<T: Send> Op<T> {
 /// Dropping it asks for cancellation; the memory lives on until the packet.
 #[must_use = "futures do nothing unless they are awaited"]
 pub(crate) struct Operation<T: Send + 'static> {
-    inner: Arc<Inner>,
+    inner: Port,
     op: Arc<Op<T>>,
     /// Why it could not be started.
     refused: Option<io::Error>,
@@ -103,7 +124,7 @@ impl<T: Send + 'static> Operation<T> {
     /// # Safety
     /// What the submission points to, and its handle, belong to the payload, and moving the
     /// payload's owner does not move them.
-    pub(crate) unsafe fn start<F>(inner: &Arc<Inner>, payload: T, describe: F) -> Self
+    pub(crate) unsafe fn start<F>(inner: &Port, payload: T, describe: F) -> Self
     where
         F: for<'a> FnOnce(&'a mut T) -> Submission<'a>,
     {
@@ -119,23 +140,22 @@ impl<T: Send + 'static> Operation<T> {
 
     /// # Safety
     /// As for [`start`](Self::start); the block is fresh.
-    unsafe fn begin<F>(inner: &Arc<Inner>, op: &Arc<Op<T>>, describe: F) -> io::Result<()>
+    unsafe fn begin<F>(inner: &Port, op: &Arc<Op<T>>, describe: F) -> io::Result<()>
     where
         F: for<'a> FnOnce(&'a mut T) -> Submission<'a>,
     {
         op.state.begin()?;
-        // SAFETY: nothing runs, and the block is ours alone.
-        let payload = unsafe { (*op.payload.get()).as_mut() };
-        let Some(payload) = payload else {
-            return Ok(());
-        };
-        let submission = describe(payload);
         // The kernel's reference: given back by `deliver`, or below.
-        let lent = Arc::into_raw(op.clone());
-        let header = op.header();
-        // SAFETY: the lent reference keeps the header and the payload until the packet; the
-        // payload holds the rest, says the caller.
-        match unsafe { inner.start(header, Op::<T>::RECIPIENT, submission) } {
+        let header = Op::lend(op);
+        // SAFETY: nothing runs yet, so the payload is ours to describe. The lent reference keeps it
+        // and the header until the packet; the payload holds the rest, says the caller.
+        let started = op.payload.with_mut(|payload| unsafe {
+            match &mut *payload {
+                Some(payload) => inner.start(header, Op::<T>::RECIPIENT, describe(payload)),
+                None => Err(already_ready()),
+            }
+        });
+        match started {
             Ok((Started::Running, _)) => Ok(()),
             Ok((Started::Ended(completion), ticket)) => {
                 if inner.finish_at_once(header, ticket) {
@@ -147,7 +167,7 @@ impl<T: Send + 'static> Operation<T> {
             Err(refused) => {
                 op.state.undo();
                 // SAFETY: as above: nothing was started.
-                drop(unsafe { Arc::from_raw(lent) });
+                drop(unsafe { Arc::from_raw(header.as_ptr().cast::<Op<T>>().cast_const()) });
                 Err(refused)
             }
         }
@@ -156,7 +176,7 @@ impl<T: Send + 'static> Operation<T> {
     /// Asks for cancellation. The future still resolves, to what happened.
     pub(crate) fn cancel(&self) {
         if self.op.state.is_in_flight() {
-            self.inner.cancel_event(self.op.header());
+            self.inner.cancel_event(Op::header(&self.op));
         }
     }
 }
@@ -165,18 +185,16 @@ impl<T: Send + 'static> Future for Operation<T> {
     type Output = (io::Result<Completion>, Option<T>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match self.refused.take() {
-            Some(refused) => Err(refused),
-            None => match self.op.state.poll(cx.waker()) {
-                Polled::Pending => return Poll::Pending,
-                Polled::Ended(completion) => Ok(completion),
-                Polled::Nothing => Err(io::Error::other("polled after it was ready")),
-            },
-        };
-        // SAFETY: the operation was refused or has ended, and only this future takes.
-        let payload = unsafe { self.op.take() };
-        Poll::Ready((result, payload))
+        match self.refused.take() {
+            // SAFETY: it was refused, so nothing runs, and only this future takes.
+            Some(refused) => Poll::Ready((Err(refused), unsafe { self.op.take() })),
+            None => self.op.poll(cx.waker()),
+        }
     }
+}
+
+fn already_ready() -> io::Error {
+    io::Error::other("polled after it was ready")
 }
 
 impl<T: Send + 'static> Unpin for Operation<T> {}
@@ -185,7 +203,7 @@ impl<T: Send + 'static> Drop for Operation<T> {
     fn drop(&mut self) {
         // Our own reference keeps block and handle until the cancelling is done.
         if self.op.state.abandon() {
-            self.inner.cancel_event(self.op.header());
+            self.inner.cancel_event(Op::header(&self.op));
         }
     }
 }
@@ -195,5 +213,123 @@ impl<T: Send + 'static> fmt::Debug for Operation<T> {
         f.debug_struct("Operation")
             .field("in_flight", &self.op.state.is_in_flight())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, longshore_loom))]
+mod model {
+    use super::*;
+    use std::task::Wake;
+
+    /// A payload that says when it is dropped, and that loom sees being used.
+    struct Payload(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    struct Notify(loom::sync::Notify);
+
+    impl Wake for Notify {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.notify();
+        }
+    }
+
+    type Drops = std::sync::Arc<std::sync::atomic::AtomicUsize>;
+
+    /// A block in flight, and what its packet carries.
+    fn in_flight() -> (Arc<Op<Payload>>, usize, Drops) {
+        let drops = Drops::default();
+        let op = Op::new(Payload(drops.clone()));
+        op.state.begin().unwrap();
+        let header = Op::lend(&op);
+        (op, header.as_ptr().expose_provenance(), drops)
+    }
+
+    /// The kernel has finished: its last write to the payload, then the packet.
+    fn packet(header: usize) {
+        let header = NonNull::new(std::ptr::with_exposed_provenance_mut(header)).unwrap();
+        // SAFETY: the model's `in_flight` lent it, and this is its one packet.
+        unsafe {
+            let block = header.cast::<Op<Payload>>();
+            block.as_ref().payload.with_mut(|_| {});
+            Op::<Payload>::deliver(header, Completion::ok(7));
+        }
+    }
+
+    /// Waits as a task does: polls, sleeps until woken, polls again.
+    fn wait(op: &Op<Payload>) -> Completion {
+        let notify = std::sync::Arc::new(Notify(loom::sync::Notify::new()));
+        let waker = Waker::from(notify.clone());
+        loop {
+            if let Poll::Ready((result, payload)) = op.poll(&waker) {
+                assert!(payload.is_some(), "the payload comes with the outcome");
+                return result.unwrap();
+            }
+            notify.0.wait();
+        }
+    }
+
+    fn drops(drops: &Drops) -> usize {
+        drops.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[test]
+    fn loom_an_outcome_reaches_who_waits() {
+        loom::model(|| {
+            let (op, header, count) = in_flight();
+            let kernel = loom::thread::spawn(move || packet(header));
+            assert_eq!(wait(&op), Completion::ok(7));
+            kernel.join().unwrap();
+            drop(op);
+            assert_eq!(drops(&count), 1);
+        });
+    }
+
+    #[test]
+    fn loom_a_dropped_future_leaves_the_memory_to_the_kernel() {
+        loom::model(|| {
+            let (op, header, count) = in_flight();
+            let kernel = loom::thread::spawn(move || packet(header));
+            let _cancelled = op.state.abandon();
+            drop(op);
+            kernel.join().unwrap();
+            assert_eq!(drops(&count), 1, "freed once, after the packet");
+        });
+    }
+
+    #[test]
+    fn loom_a_poll_then_a_drop_races_the_packet() {
+        loom::model(|| {
+            let (op, header, count) = in_flight();
+            let kernel = loom::thread::spawn(move || packet(header));
+            let notify = std::sync::Arc::new(Notify(loom::sync::Notify::new()));
+            let taken = op.poll(&Waker::from(notify));
+            let _cancelled = op.state.abandon();
+            drop((op, taken));
+            kernel.join().unwrap();
+            assert_eq!(drops(&count), 1);
+        });
+    }
+
+    #[test]
+    fn loom_a_continuation_runs_exactly_once() {
+        loom::model(|| {
+            let (op, header, count) = in_flight();
+            let ran = Drops::default();
+            let kernel = loom::thread::spawn(move || packet(header));
+            let seen = ran.clone();
+            let left = op.state.then(Box::new(move |completion| {
+                assert_eq!(completion, Completion::ok(7));
+                seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }));
+            assert!(left.is_ok());
+            kernel.join().unwrap();
+            drop(op);
+            assert_eq!((drops(&ran), drops(&count)), (1, 1));
+        });
     }
 }
