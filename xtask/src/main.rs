@@ -1,6 +1,7 @@
 //! Every job of longshore's CI as a command that anyone can run: `cargo xtask --help`.
 
 mod artifacts;
+mod clients;
 mod counts;
 mod loom;
 mod project;
@@ -29,6 +30,8 @@ Usage: cargo xtask COMMAND
                                build for Windows, run under Wine, pass on the exit
                                code (NT's code & 0xff)
   wine exec EXE [ARGS]         run a finished Windows program under Wine
+  clients [FILTER]             the echo server with real clients: installs socat and
+                               netcat-openbsd; FILTER is a part of a check's name
   tidy                         formatting, lints, docs, and the house rules
   loom                         model-check the lock-free protocols, on the shipped
                                source
@@ -45,6 +48,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("setup", setup::command),
     ("test", test::command),
     ("wine", wine::command),
+    ("clients", clients::command),
     ("tidy", tidy::command),
     ("loom", loom::command),
 ];

@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: installs what is missing, says so, and does nothing when all is there.
 
-mod packages;
+pub(crate) mod packages;
 pub(crate) mod rust_target;
 mod sysroot;
 pub(crate) mod wine;
@@ -49,6 +49,12 @@ pub(crate) fn ensure(project: &Project) -> Result<Setup> {
 pub(crate) fn ensure_targets(project: &Project) -> Result<Targets> {
     let _alone = lock(project)?;
     rust_target::ensure(project)
+}
+
+/// The TCP clients only, for `clients`.
+pub(crate) fn ensure_clients(project: &Project) -> Result<()> {
+    let _alone = lock(project)?;
+    packages::ensure_clients()
 }
 
 /// Two set-ups at once would trample on each other; the second waits and then finds all done.

@@ -1,5 +1,6 @@
-//! The Debian packages: Wine, the mingw compiler, strace.
+//! The Debian packages: Wine, the mingw compiler, strace; the clients for `cargo xtask clients`.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -32,8 +33,42 @@ const NEEDED: &[Need] = &[
     },
 ];
 
-pub(crate) fn ensure() -> Result<()> {
-    let missing: Vec<_> = NEEDED.iter().filter(|need| !(need.present)()).collect();
+/// The TCP clients of other people.
+const CLIENTS: &[Need] = &[
+    Need {
+        name: "socat",
+        present: || shell::which("socat").is_some(),
+        packages: &["socat"],
+    },
+    Need {
+        name: "OpenBSD's netcat",
+        present: || netcat().is_some(),
+        packages: &["netcat-openbsd"],
+    },
+];
+
+/// The netcat that can half-close (`-N`), whatever it is called here.
+pub(crate) fn netcat() -> Option<PathBuf> {
+    let mut found = ["nc.openbsd", "nc"].into_iter().filter_map(shell::which);
+    found.find(|program| {
+        let help = Command::new(program).arg("-h").output();
+        help.is_ok_and(|help| {
+            let text = [help.stdout, help.stderr].concat();
+            String::from_utf8_lossy(&text).contains("OpenBSD netcat")
+        })
+    })
+}
+
+pub(super) fn ensure() -> Result<()> {
+    install_missing(NEEDED)
+}
+
+pub(super) fn ensure_clients() -> Result<()> {
+    install_missing(CLIENTS)
+}
+
+fn install_missing(needed: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needed.iter().filter(|need| !(need.present)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
