@@ -45,6 +45,7 @@ mod buf;
 mod completion;
 pub mod dispatcher;
 mod error;
+pub mod fs;
 mod handle;
 mod ioqueue;
 pub mod net;

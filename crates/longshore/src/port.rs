@@ -6,7 +6,7 @@
 // UNSAFETY: passes on the backend's unsafe operations with the same contract.
 #![expect(unsafe_code)]
 
-use std::{io, ptr::NonNull};
+use std::{io, ptr::NonNull, sync::Arc};
 
 use crate::{
     completion::Completion,
@@ -18,6 +18,7 @@ use crate::{
     sys::{
         self, Driver,
         backend::{Backend as _, CloseFailure, Submitted, Terms, Wait},
+        call::{Call, Errand},
     },
 };
 
@@ -109,6 +110,19 @@ impl Port {
     pub(crate) unsafe fn settle(&self, issued: &Issued, completion: Completion) -> Completion {
         // SAFETY: passed on.
         unsafe { self.driver.settle(issued, completion) }
+    }
+
+    /// Has `work`, which may block, done by a thread of the port's own.
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Call<T> {
+        Call::start(work, |call: Arc<dyn Errand>| self.driver.call(call))
+    }
+
+    /// Ends every call that somebody waits for.
+    pub(crate) fn end_calls(&self) {
+        self.driver.end_calls();
     }
 
     pub(crate) fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {

@@ -13,6 +13,9 @@ use std::{fmt, str::FromStr};
 use crate::error::Error;
 
 pub(crate) mod backend;
+pub(crate) mod call;
+pub(crate) mod open;
+mod pool;
 
 #[cfg(windows)]
 pub(crate) mod iocp;

@@ -236,6 +236,7 @@ impl Inner {
         }
         // Whoever sleeps is told, and finds the port closed.
         self.timers.end();
+        self.port.end_calls();
         let mut panic = None;
         let left = match self.drain(undelivered, &mut panic) {
             Ok(left) => left,

@@ -165,3 +165,23 @@ unsafe impl<B: IoBuf> IoBuf for Rest<B> {
         self.buffer.len().saturating_sub(self.start)
     }
 }
+
+// SAFETY: a part of what `B` promises.
+unsafe impl<B: IoBufMut> IoBufMut for Rest<B> {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        // SAFETY: `start` is at most the capacity.
+        unsafe {
+            let start = self.start.min(self.buffer.capacity());
+            self.buffer.as_mut_ptr().add(start)
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.buffer.capacity().saturating_sub(self.start)
+    }
+
+    unsafe fn set_init(&mut self, len: usize) {
+        // SAFETY: what is before `start` was filled before; the rest is as the caller says.
+        unsafe { self.buffer.set_init(self.start + len) };
+    }
+}

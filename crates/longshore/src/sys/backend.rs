@@ -19,11 +19,12 @@
 //! 7. **Shut.** After `shut` every `post` fails with [`Error::Closed`](crate::Error::Closed) and
 //!    its packet is not queued, every `take`, blocked ones included, returns that error, and
 //!    `take_rest` serves the one thread that cleans up. Operations go on until they are cancelled.
-//! 8. **No foreign code** runs inside a backend, and no lock is held when a call returns.
+//! 8. **No foreign code** runs inside a backend, and no lock is held when a call returns. (What
+//!    `call` queued runs on a thread of its own.)
 // UNSAFETY: declares the operations whose memory the caller must keep valid.
 #![expect(unsafe_code)]
 
-use std::{io, ptr::NonNull, time::Instant};
+use std::{io, ptr::NonNull, sync::Arc, time::Instant};
 
 use crate::{
     completion::Completion,
@@ -32,6 +33,7 @@ use crate::{
     overlapped::RawOverlapped,
     packet::Packet,
     submission::{Issued, Submission},
+    sys::call::Errand,
 };
 
 /// How long `take` may wait for a packet.
@@ -156,6 +158,13 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// # Safety
     /// As for [`submit`](Self::submit): what the operation refers to is still valid.
     unsafe fn settle(&self, issued: &Issued, completion: Completion) -> Completion;
+
+    /// Has a call that may block made by a thread of the port's own.
+    fn call(&self, call: Arc<dyn Errand>) -> io::Result<()>;
+
+    /// Gives up the calls that are on their way, so that nobody waits for them, and takes no more.
+    /// It wakes tasks, so no lock may be held.
+    fn end_calls(&self);
 
     /// Refuses posts from now on and releases every blocked `take`. `false` when it was shut
     /// before. Failures go to `failures`.

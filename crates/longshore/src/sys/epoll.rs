@@ -48,7 +48,10 @@ use self::{
     inbox::{BELL, Inbox},
     table::Table,
 };
-use super::backend::{Backend, CloseFailure, Submitted, Terms, Wait};
+use super::{
+    backend::{Backend, CloseFailure, Submitted, Terms, Wait},
+    call::Errand,
+};
 use crate::{
     completion::Completion,
     error::Error,
@@ -232,7 +235,7 @@ impl Backend for Epoll {
         }
         source.detach(&self.inbox);
         if source.kind == Kind::File {
-            self.pool.detach(source.token(), &self.inbox);
+            file::detach(&self.pool, source.token());
         }
         Ok(())
     }
@@ -256,7 +259,7 @@ impl Backend for Epoll {
     fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {
         let source = handle.and_then(|raw| self.table.by_fd(raw as RawFd));
         let cancelled = source.is_some_and(|source| source.cancel(header, &self.inbox));
-        Ok(cancelled || self.pool.cancel(header, &self.inbox))
+        Ok(cancelled || file::cancel(&self.pool, header))
     }
 
     unsafe fn outcome(
@@ -276,6 +279,14 @@ impl Backend for Epoll {
 
     unsafe fn settle(&self, _issued: &Issued, completion: Completion) -> Completion {
         completion
+    }
+
+    fn call(&self, call: Arc<dyn Errand>) -> io::Result<()> {
+        self.pool.call(call)
+    }
+
+    fn end_calls(&self) {
+        self.pool.end_calls();
     }
 
     fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {

@@ -48,7 +48,10 @@ use std::{
     io,
     os::windows::io::BorrowedHandle,
     ptr::NonNull,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -65,7 +68,11 @@ use crate::{
     overlapped::{PENDING, RawOverlapped, Words},
     packet::Packet,
     submission::{Issued, Submission, Then},
-    sys::backend::{Backend, CloseFailure, Submitted, Terms, Wait},
+    sys::{
+        backend::{Backend, CloseFailure, Submitted, Terms, Wait},
+        call::Errand,
+        pool::{NoTransfer, Pool},
+    },
 };
 
 mod attached;
@@ -113,6 +120,8 @@ pub(crate) struct Iocp {
     shut: AtomicBool,
     /// Threads that may be asleep in the kernel.
     waiting: AtomicUsize,
+    /// For calls that have no overlapped form; operations need no thread.
+    pool: Pool<NoTransfer>,
     /// Dropped after the queue, if nobody has cleaned up: Winsock outlives the port's use of it.
     winsock: Winsock,
 }
@@ -206,6 +215,7 @@ impl Backend for Iocp {
             attached: Attached::default(),
             shut: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            pool: Pool::new(),
             winsock,
         })
     }
@@ -294,6 +304,14 @@ impl Backend for Iocp {
             },
             Then::FinishConnect { socket } => winsock::finish_connect(socket, completion),
         }
+    }
+
+    fn call(&self, call: Arc<dyn Errand>) -> io::Result<()> {
+        self.pool.call(call)
+    }
+
+    fn end_calls(&self) {
+        self.pool.end_calls();
     }
 
     fn shut(&self, failures: &mut Vec<CloseFailure>) -> bool {

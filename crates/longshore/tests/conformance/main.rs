@@ -18,6 +18,11 @@ mod exported;
 mod faults;
 #[cfg(windows)]
 mod foreign;
+mod fs;
+mod fs_life;
+#[cfg(target_os = "linux")]
+mod fs_waiting;
+mod handles;
 #[cfg(windows)]
 mod interop;
 mod interruptions;
@@ -64,6 +69,8 @@ fn main() -> std::process::ExitCode {
         io_errors::TESTS,
         io_races::TESTS,
         io_threads::TESTS,
+        fs::TESTS,
+        fs_life::TESTS,
         regressions::TESTS,
         #[cfg(windows)]
         exported::TESTS,
@@ -79,5 +86,7 @@ fn main() -> std::process::ExitCode {
         regressions_linux::TESTS,
         #[cfg(target_os = "linux")]
         stale::TESTS,
+        #[cfg(target_os = "linux")]
+        fs_waiting::TESTS,
     ])
 }

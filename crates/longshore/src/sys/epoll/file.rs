@@ -1,8 +1,5 @@
 //! File operations: readiness means nothing for a file, so they are tried without waiting for the
-//! disk, and what would wait goes to a few threads.
-//!
-//! The threads are made when the first operation needs one, and end after five seconds without
-//! work. No other part of longshore makes a thread.
+//! disk, and what would wait goes to the threads of the [`pool`](crate::sys::pool).
 //!
 //! They use the caller's descriptor, not a duplicate: closing a duplicate would release the
 //! process's record locks on the file (fcntl(2), "Advisory record locking"). So `detach` waits for
@@ -11,13 +8,10 @@
 #![expect(unsafe_code)]
 
 use std::{
-    collections::VecDeque,
-    io, mem,
+    io,
     os::fd::RawFd,
     ptr::NonNull,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    thread,
-    time::Duration,
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{
@@ -30,12 +24,10 @@ use crate::{
     error::Error,
     overlapped::RawOverlapped,
     submission::{Submission, clamp},
-    sys::backend::Submitted,
+    sys::{backend::Submitted, pool},
 };
 
-/// Reads and writes block on the disk, not on a core, so there may be more threads than cores.
-const MAX_THREADS: usize = 4;
-const IDLE: Duration = Duration::from_secs(5);
+pub(super) type Pool = pool::Pool<Job>;
 
 /// An operation on a file.
 #[derive(Debug)]
@@ -52,13 +44,17 @@ enum Call {
     Write(*const u8),
 }
 
+/// An operation that a thread is to carry out.
 #[derive(Debug)]
-struct Job {
+pub(crate) struct Job {
     header: Header,
     transfer: Transfer,
+    /// The errno it ended with, or 0.
+    error: i32,
     fd: RawFd,
     /// Which use of the descriptor's number.
     source: u64,
+    inbox: Arc<Inbox>,
 }
 
 // SAFETY: one thread at a time has the transfer, and the submitter keeps the buffer valid, and
@@ -111,13 +107,17 @@ pub(super) unsafe fn start(
             let job = Job {
                 header,
                 transfer,
+                error: 0,
                 fd: source.fd,
                 source: source.token(),
+                inbox: inbox.clone(),
             };
-            match pool.submit(job, source, inbox) {
+            // The descriptor may be closed after `detach`, which sets its mark first and looks at
+            // the jobs then: either it sees this one or we see the mark.
+            match pool.transfer(job, || source.is_detached()) {
                 Ok(()) => Ok(Submitted::PacketOwed),
                 Err((job, error)) => {
-                    let code = error_code(&error);
+                    let code = error.map_or(libc::ECANCELED, |error| error_code(&error));
                     give_up(source, job.header, &job.transfer, code, inbox)
                 }
             }
@@ -188,159 +188,38 @@ impl Transfer {
     }
 }
 
-/// The threads for operations that wait for the disk.
-#[derive(Debug)]
-pub(super) struct Pool {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    more: Condvar,
-    finished: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    /// The sources of the jobs that threads are in the middle of.
-    running: Vec<u64>,
-    threads: usize,
-    idle: usize,
-    closing: bool,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pool {
-    pub(super) fn new() -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                state: Mutex::default(),
-                more: Condvar::new(),
-                finished: Condvar::new(),
-            }),
-        }
+impl pool::Transfer for Job {
+    fn source(&self) -> u64 {
+        self.source
     }
 
-    fn submit(
-        &self,
-        job: Job,
-        source: &Source,
-        inbox: &Arc<Inbox>,
-    ) -> Result<(), (Job, io::Error)> {
-        let mut state = self.shared.state();
-        // Asked under the lock: `detach` sets its mark first and looks at the jobs then, so either
-        // it sees this one or we see the mark. The descriptor may be closed after it.
-        if source.is_detached() {
-            return Err((job, io::Error::from_raw_os_error(libc::ECANCELED)));
-        }
-        if state.idle <= state.jobs.len() && state.threads < MAX_THREADS {
-            let (shared, inbox) = (self.shared.clone(), inbox.clone());
-            let spawned = thread::Builder::new()
-                .name("longshore-file".into())
-                .spawn(move || work(&shared, &inbox));
-            match spawned {
-                Ok(_) => state.threads += 1,
-                // With a thread at work the job only has to wait longer.
-                Err(error) if state.threads == 0 => return Err((job, error)),
-                Err(_) => {}
-            }
-        }
-        state.jobs.push_back(job);
-        drop(state);
-        self.shared.more.notify_one();
-        Ok(())
-    }
-
-    /// Takes back an operation that no thread has begun, and completes it as cancelled.
-    pub(super) fn cancel(&self, header: NonNull<RawOverlapped>, inbox: &Inbox) -> bool {
-        let mut state = self.shared.state();
-        let found = state.jobs.iter().position(|job| job.header.is(header));
-        let Some(job) = found.and_then(|at| state.jobs.remove(at)) else {
-            return false;
-        };
-        drop(state);
-        let completion = job.transfer.completion(libc::ECANCELED);
-        inbox.complete(job.header, completion);
-        true
-    }
-}
-
-impl Pool {
-    /// Cancels what is queued for a source, and waits until no thread uses its descriptor.
-    pub(super) fn detach(&self, source: u64, inbox: &Inbox) {
-        let mut state = self.shared.state();
-        let (out, rest) = mem::take(&mut state.jobs)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|job| job.source == source);
-        state.jobs = rest;
-        while state.running.contains(&source) {
-            let finished = self.shared.finished.wait(state);
-            state = finished.unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(state);
-        for job in out {
-            let completion = job.transfer.completion(libc::ECANCELED);
-            inbox.complete(job.header, completion);
-        }
-    }
-}
-
-impl Drop for Pool {
-    /// The threads finish what they have, and end by themselves.
-    fn drop(&mut self) {
-        self.shared.state().closing = true;
-        self.shared.more.notify_all();
-    }
-}
-
-fn work(shared: &Shared, inbox: &Inbox) {
-    while let Some(mut job) = next(shared) {
-        let error = match job.transfer.go(job.fd, Waiting::Allowed) {
+    fn carry_out(&mut self) {
+        self.error = match self.transfer.go(self.fd, Waiting::Allowed) {
             Ok(()) => 0,
             Err(code) => code,
         };
-        let mut state = shared.state();
-        if let Some(at) = state.running.iter().position(|&one| one == job.source) {
-            state.running.swap_remove(at);
-        }
-        drop(state);
-        shared.finished.notify_all();
-        inbox.complete(job.header, job.transfer.completion(error));
+    }
+
+    fn end(self) {
+        let completion = self.transfer.completion(self.error);
+        self.inbox.complete(self.header, completion);
     }
 }
 
-/// The next job; `None` when this thread is to end.
-fn next(shared: &Shared) -> Option<Job> {
-    let mut state = shared.state();
-    loop {
-        if let Some(job) = state.jobs.pop_front() {
-            state.running.push(job.source);
-            return Some(job);
-        }
-        if state.closing {
-            state.threads -= 1;
-            return None;
-        }
-        state.idle += 1;
-        let (back, timed_out) = match shared.more.wait_timeout(state, IDLE) {
-            Ok((state, waited)) => (state, waited.timed_out()),
-            Err(poisoned) => {
-                let (state, waited) = poisoned.into_inner();
-                (state, waited.timed_out())
-            }
-        };
-        state = back;
-        state.idle -= 1;
-        if state.jobs.is_empty() && timed_out {
-            state.threads -= 1;
-            return None;
-        }
-    }
+/// Takes back an operation that no thread has begun, and completes it as cancelled.
+pub(super) fn cancel(pool: &Pool, header: NonNull<RawOverlapped>) -> bool {
+    let job = pool.take_back(|job| job.header.is(header));
+    let found = job.is_some();
+    job.into_iter().for_each(end_cancelled);
+    found
+}
+
+/// Cancels what is queued for a source, and waits until no thread uses its descriptor.
+pub(super) fn detach(pool: &Pool, source: u64) {
+    pool.detach(source).into_iter().for_each(end_cancelled);
+}
+
+fn end_cancelled(mut job: Job) {
+    job.error = libc::ECANCELED;
+    pool::Transfer::end(job);
 }
