@@ -37,6 +37,7 @@ use in_flight::InFlight;
 pub(crate) use in_flight::{Door, Recipient};
 pub(crate) use operations::Started;
 use run::RunState;
+use task::Tasks;
 pub(crate) use timers::TimerKey;
 use timers::Timers;
 pub(crate) use tokens::Guest;
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     running: RunState,
     pub(crate) timers: Timers,
     guests: Guests,
+    pub(crate) tasks: Tasks,
     trust: bool,
     drain: Duration,
     /// The kernel still owns memory, so the port must outlive us.
@@ -328,25 +330,6 @@ impl Inner {
                 Some(packet) if self.deliver(packet)? => return Ok(true),
                 Some(_) => {}
                 None => return Ok(false),
-            }
-        }
-    }
-
-    /// Takes one packet, and serves the timers that are due meanwhile.
-    #[inline]
-    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
-        loop {
-            let Some(due) = self.timers.fire() else {
-                return self.port.take(wait);
-            };
-            let (first, is_timer) = match wait {
-                Wait::Poll => (wait, false),
-                Wait::Until(deadline) if deadline <= due => (wait, false),
-                Wait::Until(_) | Wait::Forever => (Wait::Until(due), true),
-            };
-            match self.port.take(first)? {
-                None if is_timer => {}
-                taken => return Ok(taken),
             }
         }
     }

@@ -55,6 +55,11 @@ impl Port {
     }
 
     #[inline]
+    pub(crate) fn take_queued(&self) -> io::Result<Option<Packet>> {
+        self.driver.take_queued()
+    }
+
+    #[inline]
     pub(crate) fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
         self.driver.take(wait)
     }

@@ -8,13 +8,13 @@ use std::{
     error, fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, Wake, Waker},
 };
 
 use async_task::FallibleTask;
 
-use crate::dispatcher::{Dispatcher, Guest, task::schedule};
+use crate::dispatcher::{Dispatcher, Guest, Inner, task::schedule};
 
 type Panic = Box<dyn Any + Send>;
 
@@ -39,12 +39,16 @@ impl Dispatcher {
     {
         // Weak: a task that waits must not keep its own port open.
         let port = Arc::downgrade(&self.inner);
+        let entered = Entered::new(&self.inner);
+        let number = entered.number;
         let guarded = Guarded {
-            future: Box::pin(future),
+            future: Some(Box::pin(future)),
+            _entered: entered,
         };
         let (runnable, task) = async_task::spawn(guarded, move |runnable| {
             schedule(&port, runnable);
         });
+        self.inner.tasks.enter(number, runnable.waker());
         runnable.schedule();
         JoinHandle {
             task: Some(task.fallible()),
@@ -67,13 +71,16 @@ impl Dispatcher {
         let waker = Waker::from(Arc::new(WakeGuest(guest.clone())));
         let mut context = Context::from_waker(&waker);
         let mut future = pin!(future);
+        let mut closed = Ok(());
         loop {
             if guest.was_woken()
                 && let Poll::Ready(output) = future.as_mut().poll(&mut context)
             {
                 return Ok(output);
             }
-            guest.wait()?;
+            closed?;
+            // Closing may have ended what the future waits for, so it is asked once more.
+            closed = guest.wait();
         }
     }
 }
@@ -92,19 +99,51 @@ impl Wake for WakeGuest {
 
 /// A future whose panic is its result.
 struct Guarded<F> {
-    future: Pin<Box<F>>,
+    /// Gone once it has ended.
+    future: Option<Pin<Box<F>>>,
+    /// Dropped last.
+    _entered: Entered,
 }
 
 impl<F: Future> Future for Guarded<F> {
     type Output = Result<F::Output, Panic>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.future.as_mut();
-        // After a panic it is not polled again.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(panic)),
+        let Some(future) = &mut self.future else {
+            return Poll::Pending;
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        let ended = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(panic) => Err(panic),
+        };
+        // Its own values may panic as well while they are dropped.
+        let future = self.future.take();
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        Poll::Ready(ended.and_then(|output| dropped.map(|()| output)))
+    }
+}
+
+/// A task's entry in its port's list, so that closing finds those that wait for other things.
+struct Entered {
+    port: Weak<Inner>,
+    number: u64,
+}
+
+impl Entered {
+    fn new(inner: &Arc<Inner>) -> Self {
+        Self {
+            port: Arc::downgrade(inner),
+            number: inner.tasks.number(),
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some(inner) = self.port.upgrade() {
+            inner.tasks.leave(self.number);
         }
     }
 }

@@ -45,7 +45,7 @@ impl Dispatcher {
         }
     }
 
-    /// Gives a future at most `duration`.
+    /// Gives a future at most `duration`, and no longer than the port is open.
     ///
     /// When the time is up the future comes back inside the error, still running: what it has
     /// received is not lost. Await it again, or drop it to cancel it.

@@ -12,7 +12,8 @@ use std::{
 };
 
 use super::{
-    Dispatcher, Inner, in_flight::InFlight, run::RunState, timers::Timers, tokens::Guests,
+    Dispatcher, Inner, in_flight::InFlight, run::RunState, task::Tasks, timers::Timers,
+    tokens::Guests,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -122,6 +123,7 @@ impl Builder {
             running: RunState::default(),
             timers: Timers::new(),
             guests: Guests::default(),
+            tasks: Tasks::default(),
             trust: self.trust,
             drain: self.drain,
             leak: false.into(),

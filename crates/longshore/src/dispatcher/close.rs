@@ -237,6 +237,8 @@ impl Inner {
         // Whoever sleeps is told, and finds the port closed.
         self.timers.end();
         self.port.end_calls();
+        // A task that is woken now finds the port closed, which drops it.
+        self.tasks.end();
         let mut panic = None;
         let left = match self.drain(undelivered, &mut panic) {
             Ok(left) => left,

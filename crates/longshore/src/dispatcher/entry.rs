@@ -81,7 +81,7 @@ impl Inner {
         Entry::Callback(callback, packet.overlapped)
     }
 
-    fn believes_post(&self, packet: Packet) -> bool {
+    pub(super) fn believes_post(&self, packet: Packet) -> bool {
         self.in_flight.take_post(packet.key, packet.overlapped)
             || self.is_registered(packet.key)
             || self.trust

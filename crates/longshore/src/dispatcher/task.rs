@@ -3,8 +3,14 @@
 #![expect(unsafe_code)]
 
 use std::{
+    collections::HashMap,
+    mem,
     ptr::{self, NonNull},
-    sync::Weak,
+    sync::{
+        Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
 };
 
 use async_task::Runnable;
@@ -20,6 +26,40 @@ extern "C-unwind" fn run_task(word: usize) {
     // posted, once; so the word came from `schedule`, and the packet owned it.
     if let Some(runnable) = unsafe { unpack(word) } {
         runnable.run();
+    }
+}
+
+/// The tasks that have not ended, so that closing reaches those that wait for other things than the
+/// port's.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    wakers: Mutex<HashMap<u64, Waker>>,
+    count: AtomicU64,
+}
+
+impl Tasks {
+    fn wakers(&self) -> MutexGuard<'_, HashMap<u64, Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn enter(&self, number: u64, waker: Waker) {
+        self.wakers().insert(number, waker);
+    }
+
+    pub(crate) fn leave(&self, number: u64) {
+        let waker = self.wakers().remove(&number);
+        // Perhaps the last reference to the task: not under the lock.
+        drop(waker);
+    }
+
+    /// Wakes everybody: the port is closed.
+    pub(crate) fn end(&self) {
+        let all = mem::take(&mut *self.wakers());
+        all.into_values().for_each(Waker::wake);
     }
 }
 

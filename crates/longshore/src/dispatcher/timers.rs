@@ -1,21 +1,31 @@
 //! Timers: wakers by deadline, served by whoever dispatches.
 //!
-//! There is no timer thread. Each wait in the port ends at the earliest deadline at the latest, and
-//! whoever finds a deadline passed wakes its task. A new earliest deadline is announced with a tick,
-//! so that a thread that waits for longer computes anew.
+//! There is no timer thread. Whoever waits in the port *keeps* the earliest deadline: the wait ends
+//! then, and the thread wakes the tasks that are due. One keeper is enough, so a thread that waits
+//! for longer, because it came when there was no timer or none that early, must hear of it when
+//! there is no other keeper: with a tick, a packet that is for whoever takes it. That is so when a
+//! timer is set, and when the last keeper leaves the port to run an entry, which may take long.
+//!
+//! Why no timer is overslept: a thread counts itself as waiting, *then* looks whether there are
+//! timers; whoever sets one, or leaves it behind, says that there are timers, *then* looks whether
+//! anybody waits. All SeqCst, so one of them sees the other. Deadlines and keepers are under a lock.
 
 use std::{
     collections::BTreeMap,
-    mem,
+    io, mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::Waker,
     time::Instant,
 };
 
-use super::Inner;
+use super::{Inner, tokens::TICK};
+use crate::{packet::Packet, port::Port, sys::backend::Wait};
 
 /// Names one timer: its deadline, and a number that tells equal deadlines apart.
 pub(crate) type TimerKey = (Instant, u64);
@@ -24,6 +34,8 @@ pub(crate) type TimerKey = (Instant, u64);
 pub(crate) struct Timers {
     /// Whether there are any: the one thing a dispatch without timers looks at.
     any: AtomicBool,
+    /// Threads that wait in the port, or are about to.
+    waiting: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -31,41 +43,33 @@ pub(crate) struct Timers {
 struct State {
     wakers: BTreeMap<TimerKey, Waker>,
     count: u64,
+    /// When the waits of threads end that wait for a timer.
+    keepers: Vec<Instant>,
+}
+
+impl State {
+    fn first(&self) -> Option<Instant> {
+        self.wakers.keys().next().map(|key| key.0)
+    }
+
+    /// Whether there is a timer for which no waiting thread would wake up.
+    fn is_uncovered(&self) -> bool {
+        let first = self.first();
+        first.is_some_and(|first| self.keepers.iter().all(|&kept| kept > first))
+    }
 }
 
 impl Timers {
     pub(crate) fn new() -> Self {
         Self {
             any: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             state: Mutex::default(),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes whoever is due; returns the earliest deadline that is left.
-    #[inline]
-    pub(crate) fn fire(&self) -> Option<Instant> {
-        // Relaxed: a timer set by another thread is announced by a tick, which is a packet.
-        match self.any.load(Ordering::Relaxed) {
-            true => self.fire_due(),
-            false => None,
-        }
-    }
-
-    fn fire_due(&self) -> Option<Instant> {
-        let mut state = self.state();
-        let now = Instant::now();
-        // Everything up to now, whatever its number.
-        let later = state.wakers.split_off(&(now, u64::MAX));
-        let due = mem::replace(&mut state.wakers, later);
-        let next = state.wakers.keys().next().map(|key| key.0);
-        self.any.store(next.is_some(), Ordering::Relaxed);
-        drop(state);
-        due.into_values().for_each(Waker::wake);
-        next
     }
 
     /// Forgets a timer, if it is still there.
@@ -82,17 +86,144 @@ impl Timers {
     }
 }
 
+/// One thread's look for a packet.
+struct Watch<'a> {
+    timers: &'a Timers,
+    /// It may wait, so it counts.
+    waits: bool,
+    keeps: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(timers: &'a Timers, wait: Wait) -> Self {
+        let waits = !matches!(wait, Wait::Poll);
+        timers.waiting.fetch_add(usize::from(waits), SeqCst);
+        Self {
+            timers,
+            waits,
+            keeps: None,
+        }
+    }
+
+    /// Wakes whoever is due. Returns when the wait has to end for the sake of a timer, if that is
+    /// earlier than it ends anyway.
+    fn fire(&mut self, wait: Wait) -> Option<Instant> {
+        if !self.timers.any.load(SeqCst) {
+            return None;
+        }
+        let mut state = self.timers.state();
+        self.forget(&mut state);
+        let now = Instant::now();
+        let due = match state.first() {
+            Some(first) if first <= now => {
+                // Everything up to now, whatever its number.
+                let later = state.wakers.split_off(&(now, u64::MAX));
+                mem::replace(&mut state.wakers, later)
+            }
+            _ => BTreeMap::new(),
+        };
+        let first = state.first();
+        self.timers.any.store(first.is_some(), SeqCst);
+        let first = first.filter(|&first| match wait {
+            Wait::Poll => false,
+            Wait::Until(deadline) => first < deadline,
+            Wait::Forever => true,
+        });
+        self.keeps = first;
+        state.keepers.extend(first);
+        drop(state);
+        due.into_values().for_each(Waker::wake);
+        first
+    }
+
+    fn forget(&mut self, state: &mut State) {
+        let kept = self.keeps.take();
+        let place = kept.and_then(|kept| state.keepers.iter().position(|&other| other == kept));
+        place.map(|place| state.keepers.swap_remove(place));
+    }
+
+    /// This thread will be busy elsewhere: whether another one has to hear of the timers.
+    fn leave(mut self) -> bool {
+        let timers = self.timers;
+        if self.keeps.is_none() && !timers.any.load(SeqCst) {
+            return false;
+        }
+        let mut state = timers.state();
+        self.forget(&mut state);
+        state.is_uncovered() && timers.waiting.load(SeqCst) > usize::from(self.waits)
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if self.keeps.is_some() {
+            let timers = self.timers;
+            self.forget(&mut timers.state());
+        }
+        self.timers
+            .waiting
+            .fetch_sub(usize::from(self.waits), SeqCst);
+    }
+}
+
 impl Inner {
+    /// Takes one packet, and serves the timers that are due meanwhile.
+    #[inline]
+    pub(super) fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        // Relaxed: as long as this call does not wait, it cannot oversleep.
+        let has_timers = self.timers.any.load(Relaxed);
+        if !has_timers
+            && let Some(packet) = self.port.take_queued()?
+            && !self.is_tick(packet)
+        {
+            return Ok(Some(packet));
+        }
+        self.take_and_watch(wait, has_timers)
+    }
+
+    /// `look_first`: at what is at hand, before the kernel is asked. Once for each call, because
+    /// "nothing" may mean that it is the kernel's turn.
+    fn take_and_watch(&self, wait: Wait, look_first: bool) -> io::Result<Option<Packet>> {
+        let mut watch = Watch::new(&self.timers, wait);
+        let mut due = watch.fire(wait);
+        let mut taken = match look_first {
+            true => self.port.take_queued()?,
+            false => None,
+        };
+        loop {
+            if taken.is_none() {
+                taken = self.port.take(due.map_or(wait, Wait::Until))?;
+            }
+            match taken {
+                None if due.is_some() => {}
+                // Swallowed here, so that nobody who was told goes away without passing it on.
+                Some(packet) if self.is_tick(packet) => taken = None,
+                taken => {
+                    if watch.leave() {
+                        // Refused only when the port is closed, or by a kernel out of memory.
+                        let _ = self.tick();
+                    }
+                    return Ok(taken);
+                }
+            }
+            due = watch.fire(wait);
+        }
+    }
+
+    fn is_tick(&self, packet: Packet) -> bool {
+        packet.key == TICK as usize && (!Port::STRANGERS || self.believes_post(packet))
+    }
+
     /// Has `waker` woken at `deadline`, or soon after.
     pub(crate) fn set_timer(&self, deadline: Instant, waker: Waker) -> TimerKey {
         let mut state = self.timers.state();
         state.count += 1;
         let key = (deadline, state.count);
         state.wakers.insert(key, waker);
-        self.timers.any.store(true, Ordering::Relaxed);
-        let is_first = state.wakers.keys().next() == Some(&key);
+        self.timers.any.store(true, SeqCst);
+        let is_uncovered = state.is_uncovered();
         drop(state);
-        if is_first {
+        if is_uncovered && self.timers.waiting.load(SeqCst) > 0 {
             // Refused only when the port is closed; then nobody waits in it any more.
             let _ = self.tick();
         }

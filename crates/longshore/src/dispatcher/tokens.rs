@@ -30,7 +30,7 @@ use crate::{packet::Packet, sys::backend::Wait};
 /// The keys of tokens. They are recognised, never called.
 pub(crate) const STOP: OnCallback = stop;
 const NUDGE: OnCallback = nudge;
-const TICK: OnCallback = tick;
+pub(super) const TICK: OnCallback = tick;
 
 // Each body is different, so that no linker can fold two of them into one address.
 #[inline(never)]
@@ -115,19 +115,37 @@ impl Guest {
 
     /// Dispatches one entry, or returns because of a wake-up.
     pub(crate) fn wait(self: &Arc<Self>) -> io::Result<()> {
-        let address = self.address();
-        self.inner.guests.blocked().insert(address);
-        self.blocked.store(true, SeqCst);
-        let taken = match self.woken.load(SeqCst) {
-            true => Ok(None),
-            false => self.inner.take(Wait::Forever),
+        let taken = {
+            let _blocked = Blocked::new(self);
+            // A future that wakes itself waits for what others do, so they get their turn.
+            let wait = match self.woken.load(SeqCst) {
+                true => Wait::Poll,
+                false => Wait::Forever,
+            };
+            self.inner.take(wait)?
         };
-        self.blocked.store(false, SeqCst);
-        self.inner.guests.blocked().remove(&address);
-        match taken? {
+        match taken {
             Some(packet) => self.inner.deliver(packet).map(|_| ()),
             None => Ok(()),
         }
+    }
+}
+
+/// Says that a guest is blocked, for as long as it lives: also when a waker panics.
+struct Blocked<'a>(&'a Arc<Guest>);
+
+impl<'a> Blocked<'a> {
+    fn new(guest: &'a Arc<Guest>) -> Self {
+        guest.inner.guests.blocked().insert(guest.address());
+        guest.blocked.store(true, SeqCst);
+        Self(guest)
+    }
+}
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        self.0.blocked.store(false, SeqCst);
+        self.0.inner.guests.blocked().remove(&self.0.address());
     }
 }
 

@@ -16,6 +16,9 @@ use crate::{
     submission::Submission,
 };
 
+/// A mistake in whoever polls: the buffer was handed out already.
+const POLLED_AGAIN: &str = "a transfer is polled after it was ready";
+
 /// What an operation co-owns: its buffer, and the object whose handle it uses.
 struct Lent<B> {
     buffer: B,
@@ -129,9 +132,9 @@ impl<B: Send + Unpin + 'static> Future for Transfer<B> {
             return Poll::Ready((Ok(0), buffer));
         }
         let finish = self.finish;
-        let operation = self.operation.as_mut().expect("polled before it was ready");
+        let operation = self.operation.as_mut().expect(POLLED_AGAIN);
         Pin::new(operation).poll(context).map(|(result, lent)| {
-            let mut buffer = lent.expect("polled before it was ready").buffer;
+            let mut buffer = lent.expect(POLLED_AGAIN).buffer;
             let result = result.and_then(|completion| {
                 let count = completion.bytes as usize;
                 finish(&mut buffer, count);

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     buf::{BufResult, IoBuf, IoBufMut},
     dispatcher::Dispatcher,
-    ioqueue::{Attached, Operation, Rest, Transfer},
+    ioqueue::{Attached, Operation, Rest, Staged, Transfer, VectoredTransfer},
     submission::{AcceptSlot, Submission},
 };
 
@@ -118,6 +118,34 @@ impl TcpStream {
         })
     }
 
+    /// Reads what is there into the buffers, one after the other, at most 64 KiB at once.
+    ///
+    /// One operation and one system call, into a buffer that is copied to these.
+    pub fn read_vectored<B: IoBufMut>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
+        VectoredTransfer::new(self.read(Staged::room(buffers)))
+    }
+
+    /// Writes the buffers, one after the other; nothing that another task writes comes in between.
+    ///
+    /// One operation, of a copy of them all. The count is as for [`write`](Self::write).
+    ///
+    /// # Examples
+    /// ```
+    /// # use longshore::{Dispatcher, net::{TcpListener, TcpStream}};
+    /// # let port = Dispatcher::new()?;
+    /// # let listener = TcpListener::bind(&port, "127.0.0.1:0")?;
+    /// # port.block_on(async {
+    /// let stream = TcpStream::connect(&port, listener.local_addr()?).await?;
+    /// let (written, parts) = stream.write_vectored(vec!["head", "body"]).await;
+    /// assert_eq!((written?, parts), (8, vec!["head", "body"]));
+    /// # Ok::<(), std::io::Error>(())
+    /// # })??;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn write_vectored<B: IoBuf>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
+        VectoredTransfer::new(self.write(Staged::gather(buffers)))
+    }
+
     /// Writes the whole buffer, however long.
     pub async fn write_all<B: IoBuf + Unpin>(&self, buffer: B) -> BufResult<(), B> {
         let mut rest = Rest { buffer, start: 0 };
@@ -182,9 +210,15 @@ impl ReadHalf {
     pub fn read<B: IoBufMut>(&self, buffer: B) -> Transfer<B> {
         self.0.read(buffer)
     }
+
+    /// See [`TcpStream::read_vectored`].
+    pub fn read_vectored<B: IoBufMut>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
+        self.0.read_vectored(buffers)
+    }
 }
 
-/// The half of a connection that writes. Dropping it tells the peer that no more will come.
+/// The half of a connection that writes. Dropping it tells the peer that no more will come, so await
+/// its writes first: one that is still in flight then fails.
 #[derive(Debug)]
 pub struct WriteHalf(Arc<TcpStream>);
 
@@ -192,6 +226,11 @@ impl WriteHalf {
     /// See [`TcpStream::write`].
     pub fn write<B: IoBuf>(&self, buffer: B) -> Transfer<B> {
         self.0.write(buffer)
+    }
+
+    /// See [`TcpStream::write_vectored`].
+    pub fn write_vectored<B: IoBuf>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
+        self.0.write_vectored(buffers)
     }
 
     /// See [`TcpStream::write_all`].

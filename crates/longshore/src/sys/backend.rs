@@ -117,7 +117,13 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// Queues one packet.
     fn post(&self, packet: Packet) -> io::Result<()>;
 
-    /// Takes one packet, waiting as told; `None` when the time is up.
+    /// Takes a packet that is at hand, without asking the kernel; `None` sends the caller to `take`.
+    #[inline]
+    fn take_queued(&self) -> io::Result<Option<Packet>> {
+        Ok(None)
+    }
+
+    /// Asks the kernel for one packet, waiting as told; `None` when the time is up.
     fn take(&self, wait: Wait) -> io::Result<Option<Packet>>;
 
     /// Binds a handle to the port, on these terms.

@@ -206,14 +206,20 @@ impl Backend for Epoll {
     }
 
     #[inline]
-    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    fn take_queued(&self) -> io::Result<Option<Packet>> {
         if self.inbox.is_closed() {
             return Err(Error::Closed.into());
         }
-        if !self.look_is_due()
-            && let Some(packet) = self.inbox.pop()
-        {
-            return Ok(Some(packet));
+        match self.look_is_due() {
+            true => Ok(None),
+            false => Ok(self.inbox.pop()),
+        }
+    }
+
+    #[inline]
+    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+        if self.inbox.is_closed() {
+            return Err(Error::Closed.into());
         }
         self.take_slow(wait)
     }

@@ -48,7 +48,9 @@ mod sharing;
 #[cfg(target_os = "linux")]
 mod stale;
 mod support;
+mod task;
 mod threads;
+mod time;
 mod waiting;
 
 fn main() -> std::process::ExitCode {
@@ -71,6 +73,8 @@ fn main() -> std::process::ExitCode {
         io_threads::TESTS,
         fs::TESTS,
         fs_life::TESTS,
+        task::TESTS,
+        time::TESTS,
         regressions::TESTS,
         #[cfg(windows)]
         exported::TESTS,

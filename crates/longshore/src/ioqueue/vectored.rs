@@ -1,0 +1,138 @@
+//! Several buffers in one operation, by way of one that is contiguous.
+// UNSAFETY: lends the contiguous buffer to operations.
+#![expect(unsafe_code)]
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::transfer::Transfer;
+use crate::buf::{BufResult, IoBuf, IoBufMut};
+
+/// The most that one vectored read brings: it goes through a buffer of this size.
+const MOST: usize = 64 * 1024;
+
+/// The callers' buffers, and the one that the operation uses.
+pub(crate) struct Staged<B> {
+    bytes: Vec<u8>,
+    buffers: Vec<B>,
+    /// What to do with the bytes that have arrived.
+    scatter: fn(&[u8], &mut [B]),
+}
+
+// SAFETY: a vector's bytes are on the heap and stay there while it is not used.
+unsafe impl<B: Send + 'static> IoBuf for Staged<B> {
+    fn as_ptr(&self) -> *const u8 {
+        self.bytes.as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+// SAFETY: the same of its whole capacity.
+unsafe impl<B: Send + 'static> IoBufMut for Staged<B> {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes.as_mut_ptr()
+    }
+
+    fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    unsafe fn set_init(&mut self, len: usize) {
+        // SAFETY: the caller says so.
+        unsafe { self.bytes.set_len(len) };
+        (self.scatter)(&self.bytes, &mut self.buffers);
+    }
+}
+
+impl<B: IoBuf> Staged<B> {
+    /// All bytes of the buffers, in order.
+    pub(crate) fn gather(buffers: Vec<B>) -> Self {
+        let mut bytes = Vec::with_capacity(buffers.iter().map(IoBuf::len).sum());
+        for buffer in &buffers {
+            if !buffer.is_empty() {
+                // SAFETY: initialised memory that nobody writes while the buffer is ours (IoBuf).
+                let part = unsafe { std::slice::from_raw_parts(buffer.as_ptr(), buffer.len()) };
+                bytes.extend_from_slice(part);
+            }
+        }
+        Self {
+            bytes,
+            buffers,
+            scatter: |_, _| {},
+        }
+    }
+}
+
+impl<B: IoBufMut> Staged<B> {
+    /// Room for what the buffers can take, up to [`MOST`].
+    pub(crate) fn room(buffers: Vec<B>) -> Self {
+        let room = buffers
+            .iter()
+            .fold(0, |sum: usize, buffer| sum.saturating_add(buffer.capacity()));
+        Self {
+            bytes: Vec::with_capacity(room.min(MOST)),
+            buffers,
+            scatter,
+        }
+    }
+}
+
+/// Fills one buffer after the other.
+fn scatter<B: IoBufMut>(mut bytes: &[u8], buffers: &mut [B]) {
+    for buffer in buffers {
+        let (part, rest) = bytes.split_at(bytes.len().min(buffer.capacity()));
+        if !part.is_empty() {
+            // SAFETY: the part fits into the capacity, which is valid for writes (IoBufMut), and
+            // it is initialised then. Nobody else has the buffer.
+            unsafe {
+                let to = buffer.as_mut_ptr();
+                to.copy_from_nonoverlapping(part.as_ptr(), part.len());
+                buffer.set_init(part.len());
+            }
+        }
+        bytes = rest;
+    }
+}
+
+/// A read into, or a write of, several buffers: resolves to the count of bytes and the buffers,
+/// whatever happens.
+///
+/// It is one operation, and behaves like a [`Transfer`], on one buffer that is copied to or from
+/// the others. (What a system call for each part would save, a copy in the cache costs rarely.)
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct VectoredTransfer<B: Send + 'static> {
+    transfer: Transfer<Staged<B>>,
+}
+
+impl<B: Send + 'static> VectoredTransfer<B> {
+    pub(crate) fn new(transfer: Transfer<Staged<B>>) -> Self {
+        Self { transfer }
+    }
+
+    /// See [`Transfer::cancel`].
+    pub fn cancel(&self) {
+        self.transfer.cancel();
+    }
+}
+
+impl<B: Send + Unpin + 'static> Future for VectoredTransfer<B> {
+    type Output = BufResult<usize, Vec<B>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.transfer)
+            .poll(context)
+            .map(|(result, staged)| (result, staged.buffers))
+    }
+}
+
+impl<B: Send + 'static> fmt::Debug for VectoredTransfer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VectoredTransfer").finish_non_exhaustive()
+    }
+}
