@@ -76,7 +76,7 @@ mod system {
     static CHANGED: Condvar = Condvar::new();
 
     /// Called by the system on a thread of its own, so it may do as any thread may.
-    unsafe extern "system" fn on_event(event: u32) -> BOOL {
+    extern "system" fn on_event(event: u32) -> BOOL {
         let name = match event {
             CTRL_C_EVENT => "Ctrl-C",
             CTRL_BREAK_EVENT => "Ctrl-Break",
