@@ -8,6 +8,9 @@
 //! other part of longshore makes a thread. A call may block for as long as it likes (the open of a
 //! FIFO waits for the other end), so calls leave one thread to the transfers.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     io, mem,
@@ -150,7 +153,10 @@ impl<T: Transfer> Pool<T> {
 
     /// Queues a transfer, unless `is_refused`: that is asked under the pool's lock, so that either
     /// it says so, or a `detach` that comes later finds the transfer.
-    #[cfg_attr(windows, expect(dead_code, reason = "the kernel does them there"))]
+    #[cfg_attr(
+        all(windows, not(test)),
+        expect(dead_code, reason = "the kernel does them there")
+    )]
     pub(crate) fn transfer(
         &self,
         transfer: T,
@@ -192,7 +198,10 @@ impl<T: Transfer> Pool<T> {
     }
 
     /// Takes a transfer out that no thread has begun.
-    #[cfg_attr(windows, expect(dead_code, reason = "the kernel does them there"))]
+    #[cfg_attr(
+        all(windows, not(test)),
+        expect(dead_code, reason = "the kernel does them there")
+    )]
     pub(crate) fn take_back(&self, is_it: impl Fn(&T) -> bool) -> Option<T> {
         let mut state = self.shared.state();
         let fits = |job: &Job<T>| matches!(job, Job::Transfer(transfer) if is_it(transfer));
@@ -204,7 +213,10 @@ impl<T: Transfer> Pool<T> {
     }
 
     /// Takes out what is queued for a source, and waits until no thread uses its handle.
-    #[cfg_attr(windows, expect(dead_code, reason = "the kernel does them there"))]
+    #[cfg_attr(
+        all(windows, not(test)),
+        expect(dead_code, reason = "the kernel does them there")
+    )]
     pub(crate) fn detach(&self, source: u64) -> Vec<T> {
         let mut state = self.shared.state();
         let taken = state.take(|job| match job {
