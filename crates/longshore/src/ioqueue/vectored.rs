@@ -72,9 +72,9 @@ impl<B: IoBuf> Staged<B> {
 impl<B: IoBufMut> Staged<B> {
     /// Room for what the buffers can take, up to [`MOST`].
     pub(crate) fn room(buffers: Vec<B>) -> Self {
-        let room = buffers
-            .iter()
-            .fold(0, |sum: usize, buffer| sum.saturating_add(buffer.capacity()));
+        let room = buffers.iter().fold(0, |sum: usize, buffer| {
+            sum.saturating_add(buffer.capacity())
+        });
         Self {
             bytes: Vec::with_capacity(room.min(MOST)),
             buffers,

@@ -16,6 +16,8 @@ mod closing_races;
 #[cfg(windows)]
 mod exported;
 mod faults;
+mod faults_io;
+mod faults_leaks;
 #[cfg(windows)]
 mod foreign;
 mod fs;
@@ -36,6 +38,7 @@ mod io_things;
 mod io_threads;
 #[cfg(target_os = "linux")]
 mod pollable;
+mod pool;
 mod posting;
 mod regressions;
 #[cfg(target_os = "linux")]
@@ -43,12 +46,18 @@ mod regressions_linux;
 #[cfg(windows)]
 mod regressions_windows;
 mod repost;
+mod resources;
 mod running;
 mod sharing;
 #[cfg(target_os = "linux")]
 mod stale;
 mod support;
 mod task;
+mod task_block_on;
+mod tcp;
+mod tcp_buffers;
+mod tcp_cancel;
+mod tcp_futures;
 mod threads;
 mod time;
 mod waiting;
@@ -74,7 +83,14 @@ fn main() -> std::process::ExitCode {
         fs::TESTS,
         fs_life::TESTS,
         task::TESTS,
+        task_block_on::TESTS,
         time::TESTS,
+        tcp::TESTS,
+        tcp_buffers::TESTS,
+        tcp_futures::TESTS,
+        tcp_cancel::TESTS,
+        faults_io::TESTS,
+        faults_leaks::TESTS,
         regressions::TESTS,
         #[cfg(windows)]
         exported::TESTS,
@@ -86,6 +102,8 @@ fn main() -> std::process::ExitCode {
         interop::TESTS,
         #[cfg(target_os = "linux")]
         pollable::TESTS,
+        #[cfg(target_os = "linux")]
+        faults_io::LINUX,
         #[cfg(target_os = "linux")]
         regressions_linux::TESTS,
         #[cfg(target_os = "linux")]

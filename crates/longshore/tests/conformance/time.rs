@@ -253,7 +253,7 @@ fn time_a_sleep_may_change_its_task() {
         if futures_lite::future::block_on(here).is_some() {
             continue;
         }
-        let task = port.spawn(async move { sleep.await });
+        let task = port.spawn(sleep);
         futures_lite::future::block_on(task).unwrap().unwrap();
         tick();
     }
