@@ -34,7 +34,7 @@ pub use close::{CloseError, Undelivered};
 pub use closure::PostError;
 pub use context::{Context, OnCallback, OnEvent};
 use in_flight::InFlight;
-pub(crate) use in_flight::{Door, Recipient};
+pub(crate) use in_flight::{Door, Flight, Recipient, Ticket};
 pub(crate) use operations::Started;
 use run::RunState;
 use task::Tasks;

@@ -29,6 +29,12 @@ pub enum Error {
     AlreadyWaiting,
     /// Nothing is in flight that could be waited for.
     NotInFlight,
+    /// The handle is not registered with this queue, or the operation was not started on it: its
+    /// completion might never arrive.
+    #[doc(alias = "UnregisteredHandleDefect")]
+    UnregisteredHandle,
+    /// The handle was closed while it was registered.
+    PrematureClose,
     /// The buffer is empty. (A read of zero bytes could not be told from the end of the file.)
     ZeroLength,
     /// The buffer is longer than `isize::MAX` bytes, which no object in memory is.
@@ -75,6 +81,7 @@ impl Error {
             | Self::AttachedForContexts
             | Self::AttachedForQueue
             | Self::OtherPort => io::ErrorKind::ResourceBusy,
+            Self::PrematureClose => io::ErrorKind::ConnectionAborted,
             Self::NoSuchBackend => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::InvalidInput,
         }
@@ -88,6 +95,8 @@ impl fmt::Display for Error {
             Self::ContextInFlight => "the Context has an operation in flight",
             Self::AlreadyWaiting => "somebody waits for this operation already",
             Self::NotInFlight => "no operation is in flight",
+            Self::UnregisteredHandle => "the handle is not registered with this queue",
+            Self::PrematureClose => "the handle was closed while it was registered",
             Self::ZeroLength => "the buffer is empty",
             Self::TooLong => "the buffer is longer than isize::MAX bytes",
             Self::NullBuffer => "the buffer's address is null",

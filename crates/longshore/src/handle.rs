@@ -6,15 +6,20 @@
 use std::{fs::File, marker::PhantomData, net};
 
 #[cfg(unix)]
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 #[cfg(windows)]
-use std::os::windows::io::{AsHandle, AsRawHandle, AsRawSocket, AsSocket};
+use std::os::windows::io::{
+    AsHandle, AsRawHandle, AsRawSocket, AsSocket, OwnedHandle, OwnedSocket,
+};
 
 /// What kind of object a handle names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     File,
     Socket,
+    /// A descriptor of ours that is only waited for, until it is ready.
+    #[cfg(unix)]
+    Watched,
 }
 
 /// A borrowed file or socket, as [`attach`](crate::Dispatcher::attach) and
@@ -101,6 +106,31 @@ impl<'a> From<&'a net::TcpListener> for Handle<'a> {
 
 impl<'a> From<&'a socket2::Socket> for Handle<'a> {
     fn from(socket: &'a socket2::Socket) -> Self {
+        Self::socket(socket)
+    }
+}
+
+#[cfg(unix)]
+impl<'a> From<&'a OwnedFd> for Handle<'a> {
+    /// A socket's handle if it is a socket, else a file's.
+    fn from(fd: &'a OwnedFd) -> Self {
+        match socket2::SockRef::from(fd).r#type() {
+            Ok(_) => Self::socket(fd),
+            Err(_) => Self::file(fd),
+        }
+    }
+}
+
+#[cfg(windows)]
+impl<'a> From<&'a OwnedHandle> for Handle<'a> {
+    fn from(handle: &'a OwnedHandle) -> Self {
+        Self::file(handle)
+    }
+}
+
+#[cfg(windows)]
+impl<'a> From<&'a OwnedSocket> for Handle<'a> {
+    fn from(socket: &'a OwnedSocket) -> Self {
         Self::socket(socket)
     }
 }

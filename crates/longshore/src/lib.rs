@@ -64,7 +64,7 @@ pub use completion::Completion;
 pub use dispatcher::{Builder, Dispatcher};
 pub use error::Error;
 pub use handle::Handle;
-pub use ioqueue::{Transfer, VectoredTransfer};
+pub use ioqueue::{Aborted, IoQueue, Overlapped, Registered, Transfer, VectoredTransfer, Wait};
 pub use overlapped::RawOverlapped;
 pub use packet::Packet;
 pub use submission::{AcceptSlot, Submission};

@@ -80,6 +80,10 @@ impl Port {
         self.driver.detach(handle)
     }
 
+    pub(crate) fn forget_if_stale(&self, handle: usize) -> bool {
+        self.driver.forget_if_stale(handle)
+    }
+
     /// # Safety
     /// As for [`Backend::submit`](sys::backend::Backend::submit); the submission was validated.
     pub(crate) unsafe fn submit(

@@ -250,10 +250,30 @@ impl Inner {
     ) -> io::Result<(Started, Ticket)> {
         submission.validate()?;
         let flight = Flight::Issued(submission.issued());
+        // SAFETY: the caller's contract. The header was prepared when `submit` gets it.
+        unsafe {
+            self.start_with(header, to, flight, submission.offset(), || {
+                self.port.submit(header, &submission)
+            })
+        }
+    }
+
+    /// [`start`](Self::start), with whatever system call `submit` makes: its result says whether a
+    /// packet is owed.
+    ///
+    /// # Safety
+    /// As for [`start`](Self::start).
+    pub(crate) unsafe fn start_with(
+        &self,
+        header: NonNull<RawOverlapped>,
+        to: Recipient,
+        flight: Flight,
+        offset: u64,
+        submit: impl FnOnce() -> io::Result<Submitted>,
+    ) -> io::Result<(Started, Ticket)> {
         // SAFETY: the header is live and idle, and stays the kernel's until its packet.
-        let ticket = unsafe { self.expect(header, to, flight, submission.offset())? };
-        // SAFETY: the header was prepared; the caller keeps all it refers to until the packet.
-        match unsafe { self.port.submit(header, &submission) } {
+        let ticket = unsafe { self.expect(header, to, flight, offset)? };
+        match submit() {
             Ok(Submitted::PacketOwed) => Ok((Started::Running, ticket)),
             Ok(Submitted::Done(completion)) => Ok((Started::Ended(completion), ticket)),
             Err(refused) => {
@@ -309,10 +329,6 @@ impl Inner {
         }
     }
 
-    #[cfg_attr(
-        target_os = "linux",
-        expect(dead_code, reason = "only Windows can arm")
-    )]
     pub(crate) fn disarm(&self, context: NonNull<Context>) -> bool {
         self.in_flight.disarm(context.as_ptr().addr())
     }
@@ -324,6 +340,17 @@ impl Inner {
             // A refusal means that there is nothing left to cancel; the packet tells.
             let _ = self.port.cancel(Some(handle), header);
         }
+    }
+
+    /// Asks for the cancellation of an operation on this handle, whoever started it. `false`: there
+    /// was nothing left to cancel.
+    pub(crate) fn cancel_on(
+        &self,
+        handle: usize,
+        header: NonNull<RawOverlapped>,
+    ) -> io::Result<bool> {
+        let running = self.in_flight.is_running(header.as_ptr().addr());
+        Ok(running && self.port.cancel(Some(handle), header)?)
     }
 
     fn cancel_all(&self, handle: Handle<'_>) -> usize {

@@ -115,18 +115,24 @@ impl Guest {
 
     /// Dispatches one entry, or returns because of a wake-up.
     pub(crate) fn wait(self: &Arc<Self>) -> io::Result<()> {
+        self.wait_for(Wait::Forever).map(|_| ())
+    }
+
+    /// Waits for so long, dispatches one entry at most, and tells whether it did. A wake-up ends
+    /// the wait early.
+    pub(crate) fn wait_for(self: &Arc<Self>, wait: Wait) -> io::Result<bool> {
         let taken = {
             let _blocked = Blocked::new(self);
             // A future that wakes itself waits for what others do, so they get their turn.
             let wait = match self.woken.load(SeqCst) {
                 true => Wait::Poll,
-                false => Wait::Forever,
+                false => wait,
             };
             self.inner.take(wait)?
         };
         match taken {
-            Some(packet) => self.inner.deliver(packet).map(|_| ()),
-            None => Ok(()),
+            Some(packet) => self.inner.deliver(packet),
+            None => Ok(false),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Packets through the queue's own key; what ends at once need not go through the port.
-const TERMS: fn() -> Terms = || Terms {
+pub(super) const TERMS: fn() -> Terms = || Terms {
     key: Door::Queue.key(),
     may_skip: true,
 };

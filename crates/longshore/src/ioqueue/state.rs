@@ -138,7 +138,6 @@ impl State {
     }
 
     /// Leaves a function to call with the outcome; called at once if it is there already.
-    #[expect(dead_code, reason = "for `wait_then`")]
     pub(crate) fn then(&self, then: Box<dyn FnOnce(Completion) + Send>) -> Result<(), Error> {
         let mut phase = self.phase();
         match &mut *phase {
@@ -156,6 +155,18 @@ impl State {
             Phase::InFlight(Some(_)) => Err(Error::AlreadyWaiting),
             Phase::Idle | Phase::Taken | Phase::Abandoned => Err(Error::NotInFlight),
         }
+    }
+
+    /// Nobody waits for the moment; the outcome is kept for whoever asks next.
+    pub(crate) fn leave(&self) {
+        let mut phase = self.phase();
+        let old = match &mut *phase {
+            Phase::InFlight(waiter) => waiter.take(),
+            _ => None,
+        };
+        drop(phase);
+        // A waker's drop is foreign code.
+        drop(old);
     }
 
     /// Nobody will ask any more. `true` if the operation is still in flight: cancel it.

@@ -1,8 +1,84 @@
 //! Linux: the port as a file descriptor that another loop can wait for.
 
-use std::{io, os::fd::BorrowedFd};
+// UNSAFETY: starts an operation that ends when a descriptor is ready.
+#![expect(unsafe_code)]
 
-use crate::Dispatcher;
+mod readiness;
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use crate::{Dispatcher, IoQueue, Overlapped, handle::Handle, sys::epoll::Watched};
+pub use readiness::{Interest, Readiness};
+
+impl IoQueue {
+    /// Waits until a descriptor is ready: a pipe, a socket, an eventfd, whatever poll(2) knows (Q9).
+    ///
+    /// It need not be registered, and may be: what is waited for is a duplicate, which is closed
+    /// with the future. So each call costs a few system calls; for sockets, operations are cheaper.
+    /// Regular files are always ready, as for poll(2).
+    ///
+    /// # Examples
+    /// ```
+    /// use longshore::{Dispatcher, IoQueue, os::linux::Interest};
+    /// use std::io::Write;
+    /// let port = Dispatcher::new()?;
+    /// let queue = IoQueue::new(&port);
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let ready = queue.readiness(&reader, Interest::READ);
+    /// writer.write_all(b"x")?;
+    /// assert_eq!(port.block_on(ready)??, Interest::READ);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn readiness(&self, fd: impl AsFd, interest: Interest) -> Readiness {
+        match self.watch(fd.as_fd(), interest) {
+            // Always ready; epoll says so in its way.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                Readiness::ready(Ok(interest))
+            }
+            Err(error) => Readiness::ready(Err(error)),
+            Ok(readiness) => readiness,
+        }
+    }
+
+    fn watch(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Readiness> {
+        let watched = self
+            .register(Watched::new(fd)?)
+            .map_err(|(error, _)| error)?;
+        let overlapped = Overlapped::new();
+        let handle = Handle::from(&watched);
+        // SAFETY: there is no memory but the block's own.
+        unsafe {
+            self.start_with(handle, &overlapped, |port, header| {
+                port.driver()
+                    .watch(handle.raw() as i32, header, events(interest))
+            })?;
+        }
+        let wait = self.wait(&watched, &overlapped);
+        Ok(Readiness::waiting(wait, watched, found, interest))
+    }
+}
+
+const EVENTS: [(Interest, i32); 3] = [
+    (Interest::READ, libc::EPOLLIN | libc::EPOLLRDHUP),
+    (Interest::WRITE, libc::EPOLLOUT),
+    (Interest::PRIORITY, libc::EPOLLPRI),
+];
+
+fn events(interest: Interest) -> i32 {
+    let asked = EVENTS.iter().filter(|(one, _)| interest.contains(*one));
+    asked.fold(0, |all, (_, events)| all | events)
+}
+
+fn found(events: u32) -> Interest {
+    // Broken is ready for everything.
+    let broken = events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
+    let is_ready = |mine: i32| broken || events & mine as u32 != 0;
+    let ready = EVENTS.iter().filter(|(_, mine)| is_ready(*mine));
+    ready.fold(Interest::NONE, |all, (one, _)| all | *one)
+}
 
 impl Dispatcher {
     /// A descriptor that is readable while an entry waits, for `poll(2)`, `epoll(7)` or another

@@ -30,6 +30,7 @@ mod inbox;
 mod sleepers;
 mod source;
 mod table;
+mod watched;
 
 use std::{
     io,
@@ -43,6 +44,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use self::watched::Watched;
 use self::{
     file::Pool,
     inbox::{BELL, Inbox},
@@ -85,6 +87,23 @@ struct Taken(AtomicU32);
 impl Epoll {
     fn epoll(&self) -> io::Result<&OwnedFd> {
         self.epoll.as_ref().ok_or_else(|| Error::Closed.into())
+    }
+
+    /// Starts an operation that ends when an attached descriptor is ready for one of these epoll
+    /// events, or broken. Its count of bytes is the set of what was found.
+    ///
+    /// # Safety
+    /// As for [`submit`](Backend::submit).
+    pub(crate) unsafe fn watch(
+        &self,
+        fd: RawFd,
+        header: NonNull<RawOverlapped>,
+        events: i32,
+    ) -> io::Result<Submitted> {
+        let source = self.table.by_fd(fd).ok_or(Error::NotAttached)?;
+        let events = events | libc::EPOLLERR | libc::EPOLLHUP;
+        // SAFETY: passed on.
+        unsafe { source.watch(header, events as u32, &self.inbox) }
     }
 
     /// The descriptor that other event loops wait for.
@@ -235,7 +254,7 @@ impl Backend for Epoll {
 
     fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
         let source = self.table.remove(handle.raw() as RawFd)?;
-        if source.kind == Kind::Socket {
+        if source.kind != Kind::File {
             // It fails only if the descriptor was closed before, which has the same effect.
             let _ = calls::epoll_delete(self.epoll()?, source.fd);
         }
@@ -244,6 +263,20 @@ impl Backend for Epoll {
             file::detach(&self.pool, source.token());
         }
         Ok(())
+    }
+
+    fn forget_if_stale(&self, handle: usize) -> bool {
+        let Ok(fd) = RawFd::try_from(handle) else {
+            return true;
+        };
+        let (is_stale, source) = self.table.remove_if_stale(fd);
+        if let Some(source) = source {
+            // Its descriptor went out of the epoll set when it was closed. (If a duplicate keeps
+            // the object open, its events find a newer generation, or nothing.)
+            source.detach(&self.inbox);
+            file::detach(&self.pool, source.token());
+        }
+        is_stale
     }
 
     unsafe fn submit(
@@ -258,6 +291,7 @@ impl Backend for Epoll {
             match source.kind {
                 Kind::Socket => source.start(header, submission, &self.inbox),
                 Kind::File => file::start(&source, header, submission, &self.inbox, &self.pool),
+                Kind::Watched => Err(Error::WrongKind.into()),
             }
         }
     }

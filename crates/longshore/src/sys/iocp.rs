@@ -141,6 +141,25 @@ impl Iocp {
         self.queue.as_handle()
     }
 
+    /// Whether an attached handle skips the port when an operation succeeds at once.
+    pub(crate) fn skips(&self, handle: Handle<'_>) -> bool {
+        self.attached.skips(handle).unwrap_or(false)
+    }
+
+    /// What the result of a caller's own system call on an attached handle says of the packet.
+    ///
+    /// # Safety
+    /// The header was given to that call, and is live.
+    pub(crate) unsafe fn judge(
+        &self,
+        handle: Handle<'_>,
+        header: NonNull<RawOverlapped>,
+        result: io::Result<()>,
+    ) -> io::Result<Submitted> {
+        // SAFETY: passed on.
+        unsafe { start::judge(header, result, self.skips(handle)) }
+    }
+
     fn refuse_if_shut(&self) -> io::Result<()> {
         match self.is_shut() {
             true => Err(Error::Closed.into()),
@@ -251,6 +270,12 @@ impl Backend for Iocp {
     /// flight are known to the caller, who cancels each by its header.
     fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
         self.attached.detach(handle)
+    }
+
+    /// Told by the mode that was set when it was attached: a new object would not have it. A value
+    /// whose object does not skip the port shows only whether it is open, and of what kind.
+    fn forget_if_stale(&self, handle: usize) -> bool {
+        self.attached.forget_if_stale(handle)
     }
 
     unsafe fn submit(

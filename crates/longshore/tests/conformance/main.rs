@@ -36,6 +36,12 @@ mod io_races;
 mod io_tcp;
 mod io_things;
 mod io_threads;
+mod ioqueue;
+mod ioqueue_ends;
+#[cfg(target_os = "linux")]
+mod ioqueue_linux;
+#[cfg(windows)]
+mod ioqueue_windows;
 #[cfg(target_os = "linux")]
 mod pollable;
 mod pool;
@@ -91,6 +97,12 @@ fn main() -> std::process::ExitCode {
         tcp_cancel::TESTS,
         faults_io::TESTS,
         faults_leaks::TESTS,
+        ioqueue::TESTS,
+        ioqueue_ends::TESTS,
+        #[cfg(target_os = "linux")]
+        ioqueue_linux::TESTS,
+        #[cfg(windows)]
+        ioqueue_windows::TESTS,
         regressions::TESTS,
         #[cfg(windows)]
         exported::TESTS,

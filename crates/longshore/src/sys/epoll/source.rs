@@ -9,7 +9,7 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io, mem,
     os::fd::RawFd,
     ptr::NonNull,
     sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
@@ -50,6 +50,10 @@ pub(super) struct Source {
 struct State {
     reads: Side,
     writes: Side,
+    /// Operations that end when the descriptor is ready, and the events they wait for.
+    watches: Vec<(Header, u32)>,
+    /// What the kernel has reported of a watched descriptor.
+    seen: u32,
     detached: bool,
 }
 
@@ -191,6 +195,32 @@ impl Source {
         Ok(Submitted::PacketOwed)
     }
 
+    /// Starts an operation that ends when one of these events was reported. Its count of bytes is
+    /// the set of those events.
+    ///
+    /// # Safety
+    /// The header is live and in place until its packet, or until `Done` or an error is returned.
+    pub(super) unsafe fn watch(
+        &self,
+        header: NonNull<RawOverlapped>,
+        events: u32,
+        inbox: &Inbox,
+    ) -> io::Result<Submitted> {
+        let mut state = self.state();
+        if state.detached {
+            return Err(Error::NotAttached.into());
+        }
+        // SAFETY: the caller's contract. Dropped unused on `Done`.
+        let header = unsafe { Header::new(header, self.terms.key) };
+        match state.seen & events {
+            0 => {
+                state.watches.push((header, events));
+                Ok(Submitted::PacketOwed)
+            }
+            seen => Ok(self.end_at_once(header, Completion::ok(seen), inbox)),
+        }
+    }
+
     /// The operation ended inside the submitting call.
     pub(super) fn end_at_once(
         &self,
@@ -237,6 +267,10 @@ impl Source {
         if state.detached {
             return 0;
         }
+        if self.kind == Kind::Watched {
+            state.seen |= events;
+            return self.tell_watches(&mut state, events, inbox);
+        }
         let mut queued = 0;
         // Writes first: among them is a connect, and its error must not go to a receive.
         if writable || broken {
@@ -246,6 +280,19 @@ impl Source {
         if readable || broken {
             state.reads.ready = true;
             queued += self.proceed(&mut state.reads, inbox);
+        }
+        queued
+    }
+
+    fn tell_watches(&self, state: &mut State, events: u32, inbox: &Inbox) -> usize {
+        let (told, left) = mem::take(&mut state.watches)
+            .into_iter()
+            .partition(|(_, wanted)| wanted & events != 0);
+        state.watches = left;
+        let told: Vec<(Header, u32)> = told;
+        let queued = told.len();
+        for (header, wanted) in told {
+            inbox.complete_quietly(header, Completion::ok(wanted & events));
         }
         queued
     }
@@ -274,6 +321,14 @@ impl Source {
     /// Takes one waiting operation out and completes it as cancelled.
     pub(super) fn cancel(&self, header: NonNull<RawOverlapped>, inbox: &Inbox) -> bool {
         let mut state = self.state();
+        let at = state.watches.iter().position(|(watch, _)| watch.is(header));
+        if let Some(at) = at {
+            let (header, _) = state.watches.swap_remove(at);
+            inbox.complete_quietly(header, CANCELLED);
+            drop(state);
+            inbox.wake_if_more();
+            return true;
+        }
         let State { reads, writes, .. } = &mut *state;
         let found = [reads, writes].into_iter().find_map(|side| {
             let at = side.waiting.iter().position(|op| op.header.is(header))?;
@@ -291,6 +346,9 @@ impl Source {
     pub(super) fn detach(&self, inbox: &Inbox) {
         let mut state = self.state();
         state.detached = true;
+        for (header, _) in state.watches.drain(..) {
+            inbox.complete_quietly(header, CANCELLED);
+        }
         let State { reads, writes, .. } = &mut *state;
         for op in reads.waiting.drain(..).chain(writes.waiting.drain(..)) {
             let completion = op.cancelled();
@@ -314,6 +372,12 @@ impl State {
         }
     }
 }
+
+/// The outcome of an operation that moves no bytes.
+const CANCELLED: Completion = Completion {
+    bytes: 0,
+    error: libc::ECANCELED as u32,
+};
 
 impl Op {
     fn cancelled(&self) -> Completion {

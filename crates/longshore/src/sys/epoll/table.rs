@@ -35,7 +35,8 @@ pub(super) struct Table {
     port: u64,
     /// Indexed by descriptor: the kernel hands out the lowest free number, so it stays dense.
     sources: RwLock<Vec<Option<Arc<Source>>>>,
-    sockets: AtomicUsize,
+    /// Those in the epoll set.
+    polled: AtomicUsize,
     generation: AtomicU32,
 }
 
@@ -45,14 +46,14 @@ impl Table {
         Self {
             port: PORTS.fetch_add(1, Ordering::Relaxed),
             sources: RwLock::default(),
-            sockets: AtomicUsize::new(0),
+            polled: AtomicUsize::new(0),
             generation: AtomicU32::new(0),
         }
     }
 
     #[inline]
     pub(super) fn has_no_sockets(&self) -> bool {
-        self.sockets.load(Ordering::Relaxed) == 0
+        self.polled.load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn by_fd(&self, fd: RawFd) -> Option<Arc<Source>> {
@@ -87,41 +88,67 @@ impl Table {
         }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         let source = Source::new(fd, generation, kind, identity, terms)?;
-        if kind == Kind::Socket {
-            self.claim(identity)?;
-            let edges = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-            calls::epoll_add(epoll, fd, edges as u32, source.token())
-                .inspect_err(|_| self.disclaim(identity))?;
+        let edges = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        match kind {
+            Kind::File => {}
+            Kind::Socket => {
+                self.claim(identity)?;
+                calls::epoll_add(epoll, fd, edges as u32, source.token())
+                    .inspect_err(|_| self.disclaim(identity))?;
+            }
+            Kind::Watched => {
+                let edges = edges | libc::EPOLLPRI;
+                calls::epoll_add(epoll, fd, edges as u32, source.token())?;
+            }
         }
         if sources.len() <= index {
             sources.resize(index + 1, None);
         }
         sources[index] = Some(Arc::new(source));
-        self.count(kind, before.as_deref());
+        if kind != Kind::File {
+            self.polled.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(stale) = &before {
-            self.disclaim(stale.identity);
+            self.uncount(stale);
         }
         Ok(before)
-    }
-
-    fn count(&self, kind: Kind, before: Option<&Source>) {
-        let was_socket = before.is_some_and(|source| source.kind == Kind::Socket);
-        match (kind == Kind::Socket, was_socket) {
-            (true, false) => self.sockets.fetch_add(1, Ordering::Relaxed),
-            (false, true) => self.sockets.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
     }
 
     pub(super) fn remove(&self, fd: RawFd) -> io::Result<Arc<Source>> {
         let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
         let slot = usize::try_from(fd).ok().and_then(|fd| sources.get_mut(fd));
         let source = slot.and_then(Option::take).ok_or(Error::NotAttached)?;
+        self.uncount(&source);
+        Ok(source)
+    }
+
+    /// Whether a descriptor is not, or no longer, the attached one; takes out what is stale.
+    pub(super) fn remove_if_stale(&self, fd: RawFd) -> (bool, Option<Arc<Source>>) {
+        let Some(source) = self.by_fd(fd) else {
+            return (true, None);
+        };
+        if calls::identity(fd).is_ok_and(|(_, now)| now == source.identity) {
+            return (false, None);
+        }
+        let mut sources = self.sources.write().unwrap_or_else(PoisonError::into_inner);
+        let slot = sources.get_mut(fd as usize);
+        // Unless another thread was quicker, and has perhaps attached the number's new owner.
+        match slot.and_then(|slot| slot.take_if(|now| Arc::ptr_eq(now, &source))) {
+            Some(stale) => {
+                self.uncount(&stale);
+                (true, Some(stale))
+            }
+            None => (true, None),
+        }
+    }
+
+    fn uncount(&self, source: &Source) {
+        if source.kind != Kind::File {
+            self.polled.fetch_sub(1, Ordering::Relaxed);
+        }
         if source.kind == Kind::Socket {
-            self.sockets.fetch_sub(1, Ordering::Relaxed);
             self.disclaim(source.identity);
         }
-        Ok(source)
     }
 
     fn claim(&self, identity: Identity) -> io::Result<()> {
@@ -162,6 +189,7 @@ fn identify(fd: RawFd, kind: Kind) -> io::Result<Identity> {
     let fits = match kind {
         Kind::Socket => mode == libc::S_IFSOCK,
         Kind::File => matches!(mode, libc::S_IFREG | libc::S_IFBLK | libc::S_IFCHR),
+        Kind::Watched => true,
     };
     match fits {
         true => Ok(identity),

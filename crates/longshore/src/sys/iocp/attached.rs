@@ -41,7 +41,7 @@ use windows_sys::{
             STATUS_OBJECT_TYPE_MISMATCH,
         },
         Networking::WinSock::SOCKET,
-        Storage::FileSystem::SetFileCompletionNotificationModes,
+        Storage::FileSystem::{FILE_TYPE_DISK, GetFileType, SetFileCompletionNotificationModes},
         System::{
             IO::{CreateIoCompletionPort, IO_STATUS_BLOCK},
             WindowsProgramming::FILE_SKIP_COMPLETION_PORT_ON_SUCCESS,
@@ -124,6 +124,17 @@ impl Attached {
         }
     }
 
+    /// See [`Backend::forget_if_stale`](crate::sys::backend::Backend::forget_if_stale).
+    pub(super) fn forget_if_stale(&self, raw: usize) -> bool {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = table.get_mut(&raw).filter(|entry| entry.live) else {
+            return true;
+        };
+        let is_same = look_for_silence(raw).is_ok_and(|skips| skips || !entry.skips);
+        entry.live = is_same;
+        !is_same
+    }
+
     /// Whether an attached handle skips the port on success; `None` if it is not attached.
     pub(super) fn skips(&self, handle: Handle<'_>) -> Option<bool> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +190,9 @@ fn look_for_silence(raw: usize) -> io::Result<bool> {
 /// out real file handles (A7, A8). `false` leaves the handle as it was.
 fn skip(handle: Handle<'_>) -> bool {
     let is_safe = match handle.kind() {
-        Kind::File => true,
+        // A pipe may carry messages, whose warnings may queue nothing then (A6).
+        // SAFETY: no pointers.
+        Kind::File => unsafe { GetFileType(handle.raw() as HANDLE) == FILE_TYPE_DISK },
         Kind::Socket => winsock::is_plain_stream(handle.raw() as SOCKET),
     };
     let mode = FILE_SKIP_COMPLETION_PORT_ON_SUCCESS as u8;

@@ -44,8 +44,8 @@ pub(super) unsafe fn start(
     skips: bool,
 ) -> io::Result<Submitted> {
     // SAFETY: the caller's contract.
-    let submitted = unsafe { call(header, submission)? };
-    Ok(match submitted {
+    let called = unsafe { call(header, submission)? };
+    Ok(match called {
         // The call's own success, and no packet: nobody else has the header now.
         Called::Succeeded if skips => {
             // SAFETY: as just said; the header is live.
@@ -57,6 +57,40 @@ pub(super) unsafe fn start(
         // Windows. Such handles are streams and files, which have no messages to cut short.
         Called::Warned => Submitted::PacketOwed,
         Called::AtTheEnd => Submitted::Done(Completion::ok(0)),
+    })
+}
+
+/// What the result of a caller's own system call says of the packet.
+///
+/// A message too long to *send* looks like one that was cut short when it came in: the caller has
+/// to tell them apart. The end of a file is the error that its packet would bring.
+///
+/// # Safety
+/// The header was given to that call, and is live.
+pub(super) unsafe fn judge(
+    header: NonNull<RawOverlapped>,
+    result: io::Result<()>,
+    skips: bool,
+) -> io::Result<Submitted> {
+    let code = match &result {
+        Ok(()) => None,
+        Err(error) => match error.raw_os_error() {
+            Some(code) => Some(code.cast_unsigned()),
+            // The caller's own reason, before any system call was made.
+            None => return result.map(|()| Submitted::PacketOwed),
+        },
+    };
+    Ok(match owed_or(code, Bytes::ComeIn)? {
+        Called::Succeeded if skips => {
+            // SAFETY: the call's own success, and no packet: nobody else has the header now.
+            let bytes = unsafe { RawOverlapped::bytes(header) };
+            Submitted::Done(Completion::ok(bytes))
+        }
+        Called::Succeeded | Called::Pending | Called::Warned => Submitted::PacketOwed,
+        Called::AtTheEnd => Submitted::Done(Completion {
+            bytes: 0,
+            error: ERROR_HANDLE_EOF,
+        }),
     })
 }
 

@@ -1,0 +1,357 @@
+//! Q6 to Q8: how operations, handles and runs end.
+// UNSAFETY: lends buffers to operations; the operations' blocks own them.
+#![expect(unsafe_code)]
+
+use std::{
+    io::{self, Write},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use longshore::{Aborted, Error, IoQueue, Overlapped, Submission};
+
+use crate::{
+    harness::{Test, scaled, spawn, tick},
+    io::refusal,
+    io_things::pair,
+    ioqueue::{block, poll_once, queue, recv, registered},
+    support::{Token, fail, join, panic_of, sleepers},
+};
+
+pub const TESTS: &[Test] = tests![
+    q06_unregistering_aborts_the_waits,
+    q06_unregistering_gives_the_handle_back_in_order,
+    q06_bytes_that_won_the_race_are_not_lost,
+    q06_memory_of_aborted_operations_is_collected_when_nobody_waits,
+    q06_a_continuation_is_told_of_the_abort,
+    q06_a_dropped_handle_aborts_its_waits,
+    q06_waits_end_when_the_port_is_closed,
+    q06_an_aborted_block_is_used_again,
+    q07_a_handle_closed_early_is_found_and_a_later_one_works,
+    q07_an_open_handle_is_not_taken_for_closed,
+    q08_running_and_poll_tell_what_waits,
+    q08_run_goes_on_until_nothing_waits,
+    q08_run_releases_every_thread,
+    q08_a_panic_in_a_continuation_reaches_the_dispatch_only,
+];
+
+fn aborted<T: std::fmt::Debug>(result: io::Result<T>) -> Aborted {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    Aborted::of(&error).unwrap_or_else(|| panic!("{error}"))
+}
+
+fn q06_unregistering_aborts_the_waits() {
+    let (port, queue) = queue();
+    let (here, _there) = registered(&queue);
+    let (one, two) = (block(8), block(8));
+    recv(&queue, &here, &one, 8).unwrap();
+    recv(&queue, &here, &two, 8).unwrap();
+    let (first, second) = (queue.wait(&here, &one.0), queue.wait(&here, &two.0));
+    let stream: TcpStream = queue.unregister(here);
+    assert_eq!(aborted(port.block_on(first).unwrap()).completed, None);
+    assert_eq!(aborted(port.block_on(second).unwrap()).completed, None);
+    let wait = port.block_on(queue.wait(&stream, &one.0)).unwrap();
+    assert_eq!(refusal(wait), Some(Error::UnregisteredHandle));
+}
+
+fn q06_unregistering_gives_the_handle_back_in_order() {
+    let (port, queue) = queue();
+    let (here, mut there) = registered(&queue);
+    let first = block(8);
+    recv(&queue, &here, &first, 8).unwrap();
+    let stream = queue.unregister(here);
+    // Late packets are harmless, and the next registration has its own.
+    let here = queue.register(stream).map_err(|(error, _)| error).unwrap();
+    let second = block(8);
+    recv(&queue, &here, &second, 8).unwrap();
+    there.write_all(b"bytes").unwrap();
+    let count = port.block_on(queue.wait(&here, &second.0)).unwrap();
+    assert_eq!(count.unwrap(), 5);
+}
+
+fn q06_bytes_that_won_the_race_are_not_lost() {
+    let (port, queue) = queue();
+    let rounds = scaled(1000);
+    let (mut won, mut lost) = (0, 0);
+    for round in 0..rounds {
+        tick();
+        let (here, there) = registered(&queue);
+        let block = block(8);
+        recv(&queue, &here, &block, 8).unwrap();
+        let wait = queue.wait(&here, &block.0);
+        let writer = spawn(move || {
+            crate::support::pause(round % 50 * 20);
+            (&there).write_all(b"bytes").unwrap();
+            there
+        });
+        let stream = queue.unregister(here);
+        let result = port.block_on(wait).unwrap();
+        let _there = writer.join().unwrap();
+        let got = match &result {
+            Ok(count) => *count,
+            Err(_) => aborted(result)
+                .completed
+                .map_or(0, |completion| completion.bytes as usize),
+        };
+        // What the operation did not get is still in the socket.
+        let mut rest = [0; 8];
+        let left = match got {
+            5 => 0,
+            _ => {
+                stream.set_nonblocking(false).unwrap();
+                io::Read::read(&mut &stream, &mut rest).unwrap()
+            }
+        };
+        assert_eq!(got + left, 5);
+        match got {
+            5 => won += 1,
+            _ => lost += 1,
+        }
+    }
+    assert_eq!(won + lost, rounds);
+}
+
+fn q06_memory_of_aborted_operations_is_collected_when_nobody_waits() {
+    let (port, queue) = queue();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let (here, _there) = registered(&queue);
+    let count = 100;
+    for _ in 0..count {
+        let mut buffer = vec![0u8; 8];
+        let address = buffer.as_mut_ptr();
+        let overlapped = Overlapped::keeping((buffer, Token::new(&dropped)));
+        recv(&queue, &here, &(overlapped, address), 8).unwrap();
+    }
+    assert_eq!(dropped.load(SeqCst), 0, "the system has them");
+    assert_eq!(port.in_flight(), count);
+    drop(queue.unregister(here));
+    assert!(!queue.running());
+    while port.in_flight() > 0 {
+        port.dispatch().unwrap();
+    }
+    assert_eq!(dropped.load(SeqCst), count);
+}
+
+fn q06_a_continuation_is_told_of_the_abort() {
+    let (port, queue) = queue();
+    let (here, _there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let note = told.clone();
+    let then = move |result: io::Result<usize>| {
+        assert_eq!(aborted(result).completed, None);
+        note.fetch_add(1, SeqCst);
+    };
+    queue.wait_then(&here, &block.0, then).unwrap();
+    drop(queue.unregister(here));
+    while port.in_flight() > 0 {
+        port.dispatch().unwrap();
+    }
+    assert_eq!(told.load(SeqCst), 1);
+}
+
+fn q06_a_dropped_handle_aborts_its_waits() {
+    let (port, queue) = queue();
+    let (here, _there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    let wait = queue.wait(&here, &block.0);
+    drop(here);
+    aborted(port.block_on(wait).unwrap());
+}
+
+fn q06_waits_end_when_the_port_is_closed() {
+    let (port, queue) = queue();
+    let (here, _there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    let mut wait = queue.wait(&here, &block.0);
+    assert!(poll_once(&mut wait).is_pending());
+    port.close().unwrap();
+    let std::task::Poll::Ready(result) = poll_once(&mut wait) else {
+        panic!("it waits");
+    };
+    assert_eq!(refusal(result), Some(Error::Closed));
+    assert_eq!(refusal(recv(&queue, &here, &block, 8)), Some(Error::Closed));
+}
+
+fn q06_an_aborted_block_is_used_again() {
+    let (port, queue) = queue();
+    let (here, mut there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    let stream = queue.unregister(here);
+    while block.0.is_in_flight() {
+        port.dispatch().unwrap();
+    }
+    let here = queue.register(stream).map_err(|(error, _)| error).unwrap();
+    recv(&queue, &here, &block, 8).unwrap();
+    there.write_all(b"bytes").unwrap();
+    let count = port.block_on(queue.wait(&here, &block.0)).unwrap();
+    assert_eq!(count.unwrap(), 5);
+}
+
+fn q07_a_handle_closed_early_is_found_and_a_later_one_works() {
+    let (port, queue) = queue();
+    let (here, _there) = pair();
+    let early = block(8);
+    // SAFETY: the block keeps the buffer, and is kept.
+    unsafe { queue.register_raw(&*here).unwrap() };
+    recv(&queue, &*here, &early, 8).unwrap();
+    let wait = queue.wait(&*here, &early.0);
+    let value = Handle(&here);
+    let raw = value.raw();
+    drop(here);
+    // Most often the next one gets its value.
+    let (later, there) = pair();
+    let reused = Handle(&later).raw() == raw || Handle(&there).raw() == raw;
+    let (later, there) = match Handle(&there).raw() == raw {
+        true => (there, later),
+        false => (later, there),
+    };
+    // SAFETY: nothing is in flight on it when it is closed.
+    unsafe { queue.register_raw(&*later).unwrap() };
+    let fresh = block(8);
+    recv(&queue, &*later, &fresh, 8).unwrap();
+    if reused {
+        let error = port.block_on(wait).unwrap();
+        assert_eq!(refusal(error), Some(Error::PrematureClose));
+    }
+    (&*there).write_all(b"bytes").unwrap();
+    let count = port.block_on(queue.wait(&*later, &fresh.0)).unwrap();
+    assert_eq!(count.unwrap(), 5, "the later one was not disturbed");
+    queue.unregister_raw(&*later).unwrap();
+}
+
+struct Handle<'a>(&'a TcpStream);
+
+impl Handle<'_> {
+    #[cfg(unix)]
+    fn raw(&self) -> usize {
+        std::os::fd::AsRawFd::as_raw_fd(self.0) as usize
+    }
+
+    #[cfg(windows)]
+    fn raw(&self) -> usize {
+        std::os::windows::io::AsRawSocket::as_raw_socket(self.0) as usize
+    }
+}
+
+fn q07_an_open_handle_is_not_taken_for_closed() {
+    let (port, queue) = queue();
+    let (here, _there) = pair();
+    // SAFETY: it is unregistered below.
+    unsafe { queue.register_raw(&*here).unwrap() };
+    let block = block(8);
+    for _ in 0..10 {
+        recv(&queue, &*here, &block, 8).unwrap();
+        let wait = queue.wait(&*here, &block.0);
+        assert!(queue.cancel(&*here, &block.0).unwrap());
+        let error = port.block_on(wait).unwrap().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(longshore::ABORTED.cast_signed()));
+    }
+    recv(&queue, &*here, &block, 8).unwrap();
+    let wait = queue.wait(&*here, &block.0);
+    queue.unregister_raw(&*here).unwrap();
+    aborted(port.block_on(wait).unwrap());
+}
+
+fn q08_running_and_poll_tell_what_waits() {
+    let (port, queue) = queue();
+    assert!(!queue.running());
+    assert!(!queue.poll(Duration::MAX).unwrap(), "nothing to wait for");
+    port.wake_one().unwrap();
+    port.wake_one().unwrap();
+    assert!(queue.poll(Duration::ZERO).unwrap());
+    assert!(!port.try_dispatch().unwrap(), "all of what was ready");
+
+    let (here, mut there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    assert!(!queue.running(), "in flight, and nobody waits");
+    let wait = queue.wait(&here, &block.0);
+    assert!(queue.running());
+    assert!(!queue.poll(Duration::from_millis(5)).unwrap());
+    there.write_all(b"bytes").unwrap();
+    while queue.running() {
+        assert!(queue.poll(Duration::MAX).unwrap());
+    }
+    assert_eq!(port.block_on(wait).unwrap().unwrap(), 5);
+}
+
+fn q08_run_goes_on_until_nothing_waits() {
+    let (_port, queue) = queue();
+    let (here, mut there) = registered(&queue);
+    let here = Arc::new(here);
+    let rounds = Arc::new(AtomicUsize::new(0));
+
+    // Each continuation waits anew.
+    fn go_on(
+        queue: IoQueue,
+        here: Arc<longshore::Registered<TcpStream>>,
+        rounds: Arc<AtomicUsize>,
+    ) {
+        let block = block(1);
+        recv(&queue, &*here, &block, 1).unwrap();
+        let again = (queue.clone(), here.clone());
+        let then = move |result: io::Result<usize>| {
+            if result.unwrap() == 1 && rounds.fetch_add(1, SeqCst) < 9 {
+                go_on(again.0, again.1, rounds);
+            }
+        };
+        queue.wait_then(&*here, &block.0, then).unwrap();
+    }
+    go_on(queue.clone(), here, rounds.clone());
+    there.write_all(&[7; 10]).unwrap();
+    queue.run().unwrap();
+    assert_eq!(rounds.load(SeqCst), 10);
+    assert!(!queue.running());
+    queue.run().unwrap();
+}
+
+fn q08_run_releases_every_thread() {
+    let (port, queue) = queue();
+    for _ in 0..scaled(200) {
+        tick();
+        let (here, mut there) = registered(&queue);
+        let block = block(8);
+        recv(&queue, &here, &block, 8).unwrap();
+        let wait = queue.wait(&here, &block.0);
+        let mine = queue.clone();
+        let threads = sleepers(&port, 3, move |_| mine.run());
+        there.write_all(b"bytes").unwrap();
+        for result in join(threads) {
+            result.unwrap();
+        }
+        assert_eq!(port.block_on(wait).unwrap().unwrap(), 5);
+    }
+}
+
+fn q08_a_panic_in_a_continuation_reaches_the_dispatch_only() {
+    let (port, queue) = queue();
+    let (here, mut there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    queue.wait_then(&here, &block.0, |_| fail(7)).unwrap();
+    there.write_all(b"bytes").unwrap();
+    panic_of(|| port.dispatch());
+    assert!(!queue.running());
+    // SAFETY: the block keeps the buffer.
+    unsafe {
+        let receive = Submission::Recv {
+            socket: (&here).into(),
+            buffer: block.1,
+            len: 8,
+        };
+        queue.submit(&here, &block.0, receive).unwrap();
+    }
+    there.write_all(b"more").unwrap();
+    let count = port.block_on(queue.wait(&here, &block.0)).unwrap();
+    assert_eq!(count.unwrap(), 4);
+}
