@@ -35,6 +35,9 @@ fn file(queue: &IoQueue, scratch: &Scratch) -> Registered<File> {
 }
 
 /// The call's own result.
+///
+/// # Safety
+/// Header and 8 bytes at the buffer are the system's until the packet.
 unsafe fn read(
     handle: *mut std::ffi::c_void,
     header: *mut RawOverlapped,

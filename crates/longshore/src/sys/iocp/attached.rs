@@ -80,11 +80,16 @@ impl Attached {
             return Err(Error::BadHandle.into());
         }
         let skipped_before = look_for_silence(handle.raw())?;
-        if skipped_before && !terms.may_skip {
-            return Err(Error::SkipsPort.into());
-        }
         // Held across the system calls, so that attach and detach of one value cannot interleave.
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if skipped_before && !terms.may_skip {
+            return Err(match table.get(&handle.raw()) {
+                // It skips because of us.
+                Some(entry) if entry.live && entry.skips => entry.terms.attached_already(terms),
+                _ => Error::SkipsPort,
+            }
+            .into());
+        }
         if let Err(error) = associate(queue, handle.raw(), terms.key) {
             return match error.raw_os_error().unwrap_or_default().cast_unsigned() {
                 ERROR_INVALID_HANDLE => Err(Error::BadHandle.into()),
