@@ -289,12 +289,24 @@ impl IoQueue {
     /// of a [`Wait`]'s later errors.
     ///
     /// # Examples
-    /// ```no_run
-    /// # use longshore::{IoQueue, Overlapped, Registered};
-    /// # fn f(queue: IoQueue, file: Registered<std::fs::File>, overlapped: Overlapped) -> std::io::Result<()> {
-    /// queue.wait_then(&file, &overlapped, |result| println!("{result:?}"))?;
-    /// queue.run()
-    /// # }
+    /// ```
+    /// use longshore::{Dispatcher, Handle, IoQueue, Overlapped, Submission};
+    /// use std::{io::Write, net::{TcpListener, TcpStream}};
+    /// let queue = IoQueue::new(&Dispatcher::new()?);
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut client = TcpStream::connect(listener.local_addr()?)?;
+    /// let stream = queue.register(listener.accept()?.0).map_err(|(error, _)| error)?;
+    ///
+    /// let mut buffer = vec![0u8; 16];
+    /// let (address, len) = (buffer.as_mut_ptr(), buffer.len());
+    /// let overlapped = Overlapped::keeping(buffer);
+    /// let read = Submission::Recv { socket: Handle::from(&stream), buffer: address, len };
+    /// // SAFETY: the block keeps the buffer.
+    /// unsafe { queue.submit(&stream, &overlapped, read)? };
+    /// queue.wait_then(&stream, &overlapped, |result| assert_eq!(result.unwrap(), 5))?;
+    /// client.write_all(b"hello")?;
+    /// queue.run()?;
+    /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn wait_then<'h, F>(
         &self,
