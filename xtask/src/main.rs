@@ -1,6 +1,7 @@
 //! Every job of longshore's CI as a command that anyone can run: `cargo xtask --help`.
 
 mod artifacts;
+mod asan;
 mod clients;
 mod counts;
 mod loom;
@@ -35,6 +36,8 @@ Usage: cargo xtask COMMAND
   tidy                         formatting, lints, docs, and the house rules
   loom                         model-check the lock-free protocols, on the shipped
                                source
+  asan                         the races of the suite under AddressSanitizer
+                               (std itself is not instrumented)
 
 Exit codes: 0 all is well, 1 something failed, 2 the command line is wrong.
 ";
@@ -51,6 +54,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("clients", clients::command),
     ("tidy", tidy::command),
     ("loom", loom::command),
+    ("asan", asan::command),
 ];
 
 /// A mistake in the command line, as opposed to a job that failed.

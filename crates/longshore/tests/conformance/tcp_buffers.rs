@@ -124,8 +124,9 @@ fn tcp_buffers_come_back_from_every_error() {
     assert!(count.is_err());
     assert_eq!(buffer, [5; 7]);
     // Reset.
+    let read = stream.read(vec![6; 8]);
     reset(Arc::new(peer));
-    let (count, buffer) = port.block_on(stream.read(vec![6; 8])).unwrap();
+    let (count, buffer) = port.block_on(read).unwrap();
     assert_eq!(count.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(buffer, [6; 8]);
     let (written, buffer) = port.block_on(stream.write_all(vec![7; 9])).unwrap();
