@@ -130,7 +130,7 @@ impl Block {
             mem::replace(&mut *link, fresh)
         };
         drop(before);
-        on.enter(self).inspect_err(|_| self.state.undo())?;
+        on.enter(self).inspect_err(|_| drop(self.state.undo()))?;
         // Given back by `deliver` or `take_back`.
         let _lent = Arc::into_raw(self.clone());
         Ok(())
@@ -143,11 +143,17 @@ impl Block {
     pub(super) unsafe fn take_back(self: &Arc<Self>) {
         // SAFETY: `lend` made this reference, and nobody else takes it.
         let lent = unsafe { Arc::from_raw(Arc::as_ptr(self)) };
-        let on = mem::take(&mut *self.link()).on;
-        if let Some(on) = on {
+        let link = mem::take(&mut *self.link());
+        let waker = self.state.undo();
+        if let Some(on) = link.on {
             on.leave(self);
+            if link.counted {
+                on.end_wait();
+            }
         }
-        self.state.undo();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         drop(lent);
     }
 

@@ -94,9 +94,13 @@ impl State {
         }
     }
 
-    /// It was not started after all.
-    pub(crate) fn undo(&self) {
-        *self.phase() = Phase::Idle;
+    /// It was not started after all. Whoever has begun to wait is to be woken, and finds nothing.
+    pub(crate) fn undo(&self) -> Option<Waker> {
+        let before = mem::replace(&mut *self.phase(), Phase::Idle);
+        match before {
+            Phase::InFlight(Some(Waiter::Task(waker))) => Some(waker),
+            _ => None,
+        }
     }
 
     /// The packet came, or the operation ended in the submitting call.

@@ -129,7 +129,8 @@ impl IoQueue {
     }
 
     /// Takes back an armed block whose system call will queue no packet. `false` when it was not
-    /// armed (any more).
+    /// armed (any more). A wait that has begun resolves with
+    /// [`Error::NotInFlight`](crate::Error::NotInFlight); a continuation is dropped.
     ///
     /// # Safety
     /// The system call was never made, or its own result said that no packet will come.

@@ -19,7 +19,7 @@ use crate::{
     harness::Test,
     io::refusal,
     io_things::{Scratch, open},
-    ioqueue::{block, bytes, queue},
+    ioqueue::{block, bytes, poll_once, queue},
 };
 
 pub const TESTS: &[Test] = tests![
@@ -107,7 +107,13 @@ fn q02_an_armed_block_is_awaited_or_disarmed() {
     unsafe {
         queue.arm(&file, &overlapped).unwrap();
         assert!(overlapped.is_in_flight());
+        let mut wait = queue.wait(&file, &overlapped);
+        assert!(poll_once(&mut wait).is_pending());
+        assert!(queue.running());
         assert!(queue.disarm(&overlapped));
+        assert!(!queue.running());
+        let ended = port.block_on(wait).unwrap();
+        assert_eq!(refusal(ended), Some(Error::NotInFlight));
         assert!(!queue.disarm(&overlapped));
     }
     // SAFETY: the block keeps the buffer; one read with the header.
