@@ -15,10 +15,12 @@ use crate::{
     harness::{Test, port, scaled, tick},
     io_things::{pattern, reset, workers},
     pool::Pool,
-    support::{passed_in_a_child, word_of},
+    support::word_of,
     task::yield_now,
-    tcp::{client, echo, listen, pair, serve},
+    tcp::{client, echo, listen, pair},
 };
+#[cfg(target_os = "linux")]
+use crate::{support::passed_in_a_child, tcp::serve};
 
 pub const TESTS: &[Test] = tests![
     fault_a_panic_in_one_connection_disturbs_no_other,
