@@ -6,7 +6,7 @@
 // UNSAFETY: passes on the backend's unsafe operations with the same contract.
 #![expect(unsafe_code)]
 
-use std::{io, ptr::NonNull, sync::Arc};
+use std::{io, ptr::NonNull, sync::Arc, time::Instant};
 
 use crate::{
     completion::Completion,
@@ -62,6 +62,11 @@ impl Port {
     #[inline]
     pub(crate) fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
         self.driver.take(wait)
+    }
+
+    /// Has whoever waits for the port from outside look again at `deadline`.
+    pub(crate) fn set_alarm(&self, deadline: Option<Instant>) {
+        self.driver.set_alarm(deadline);
     }
 
     pub(crate) fn open_or_err(&self) -> io::Result<()> {

@@ -199,6 +199,9 @@ impl Inner {
                 // Swallowed here, so that nobody who was told goes away without passing it on.
                 Some(packet) if self.is_tick(packet) => taken = None,
                 taken => {
+                    if taken.is_none() {
+                        self.set_alarm();
+                    }
                     if watch.leave() {
                         // Refused only when the port is closed, or by a kernel out of memory.
                         let _ = self.tick();
@@ -214,6 +217,15 @@ impl Inner {
         packet.key == TICK as usize && (!Port::STRANGERS || self.believes_post(packet))
     }
 
+    /// Has the pollable descriptor, if there is one, become readable when the next timer is due.
+    pub(crate) fn set_alarm(&self) {
+        let first = match self.timers.any.load(SeqCst) {
+            true => self.timers.state().first(),
+            false => None,
+        };
+        self.port.set_alarm(first);
+    }
+
     /// Has `waker` woken at `deadline`, or soon after.
     pub(crate) fn set_timer(&self, deadline: Instant, waker: Waker) -> TimerKey {
         let mut state = self.timers.state();
@@ -222,7 +234,11 @@ impl Inner {
         state.wakers.insert(key, waker);
         self.timers.any.store(true, SeqCst);
         let is_uncovered = state.is_uncovered();
+        let is_first = state.first() == Some(deadline);
         drop(state);
+        if is_first {
+            self.port.set_alarm(Some(deadline));
+        }
         if is_uncovered && self.timers.waiting.load(SeqCst) > 0 {
             // Refused only when the port is closed; then nobody waits in it any more.
             let _ = self.tick();

@@ -81,7 +81,7 @@ fn found(events: u32) -> Interest {
 }
 
 impl Dispatcher {
-    /// A descriptor that is readable while an entry waits, for `poll(2)`, `epoll(7)` or another
+    /// A descriptor that is readable while an entry or a due timer waits, for `poll(2)`, `epoll(7)` or another
     /// runtime (D1).
     ///
     /// It is not readable any more once [`try_dispatch`](Self::try_dispatch) has said `false`. It
@@ -105,6 +105,8 @@ impl Dispatcher {
     /// ```
     pub fn pollable(&self) -> io::Result<BorrowedFd<'_>> {
         self.inner.port.open_or_err()?;
-        self.inner.port.driver().pollable()
+        let descriptor = self.inner.port.driver().pollable()?;
+        self.inner.set_alarm();
+        Ok(descriptor)
     }
 }

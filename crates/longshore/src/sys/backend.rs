@@ -126,6 +126,9 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// Asks the kernel for one packet, waiting as told; `None` when the time is up.
     fn take(&self, wait: Wait) -> io::Result<Option<Packet>>;
 
+    /// Where the port can be waited for from outside, ends that wait at `deadline`.
+    fn set_alarm(&self, _deadline: Option<Instant>) {}
+
     /// Binds a handle to the port, on these terms.
     fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()>;
 

@@ -243,6 +243,10 @@ impl Backend for Epoll {
         self.take_slow(wait)
     }
 
+    fn set_alarm(&self, deadline: Option<Instant>) {
+        self.inbox.set_alarm(deadline);
+    }
+
     fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
         let replaced = self.table.attach(handle, terms, self.epoll()?)?;
         if let Some(stale) = replaced {

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -21,6 +22,7 @@ pub const TESTS: &[Test] = tests![
     d01_pollable_is_readable_while_an_entry_waits,
     d01_pollable_stays_readable_until_the_last_entry,
     d01_pollable_is_readable_when_asked_for_late,
+    d01_pollable_is_readable_when_a_timer_is_due,
     d01_pollable_is_one_descriptor,
     d01_pollable_hears_posts_of_other_threads,
     d01_pollable_hears_a_post_that_meets_a_poll,
@@ -60,6 +62,26 @@ fn d01_pollable_is_readable_while_an_entry_waits() {
         assert!(!port.try_dispatch().unwrap());
         assert!(!readable(fd));
     }
+}
+
+fn d01_pollable_is_readable_when_a_timer_is_due() {
+    let port = port();
+    // One timer is set before the descriptor is asked for, one after.
+    let naps = [30, 10].map(|ms| port.sleep(Duration::from_millis(ms)));
+    let [late, early] = naps;
+    let begun = Instant::now();
+    let late = port.spawn(late);
+    assert!(port.try_dispatch().unwrap());
+    let fd = port.pollable().unwrap();
+    let early = port.spawn(early);
+    for (task, least) in [(early, 10), (late, 30)] {
+        while !task.is_finished() {
+            assert!(poll(fd, 20_000), "the descriptor tells of the timer");
+            while port.try_dispatch().unwrap() {}
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(least));
+    }
+    assert!(!readable(fd));
 }
 
 fn d01_pollable_stays_readable_until_the_last_entry() {

@@ -59,6 +59,32 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
 }
 
+pub(super) fn timerfd() -> io::Result<OwnedFd> {
+    let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+    // SAFETY: no pointers.
+    owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })
+}
+
+/// Sets a timerfd to expire once, or stops it; an expiration that was not read is forgotten.
+pub(super) fn set_timer(timer: &OwnedFd, after: Option<Duration>) {
+    // Zero would stop it.
+    let after = after.map_or(Duration::ZERO, |after| after.max(Duration::from_nanos(1)));
+    let once = libc::itimerspec {
+        it_interval: timespec(Duration::ZERO),
+        it_value: timespec(after),
+    };
+    let old = std::ptr::null_mut();
+    // SAFETY: the setting lives across the call. It fails only on values out of range.
+    let _ = unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &once, old) };
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
 /// Adds one to an eventfd. It can fail only when the count is full, and then it is readable.
 pub(super) fn ring(bell: &OwnedFd) {
     let one = 1u64;
@@ -127,10 +153,7 @@ fn epoll_pwait2(
     events: &mut Events,
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    let limit = timeout.map(|limit| libc::timespec {
-        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    });
+    let limit = timeout.map(timespec);
     let limit = limit
         .as_ref()
         .map_or(std::ptr::null(), |limit| limit as *const libc::timespec);

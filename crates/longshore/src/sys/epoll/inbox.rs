@@ -10,6 +10,7 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use crossbeam_queue::SegQueue;
@@ -38,10 +39,12 @@ pub(super) struct Inbox {
 /// What another event loop waits for: level-triggered, readable while an entry waits.
 #[derive(Debug)]
 struct Doorbell {
-    /// An epoll set over `rung` and the port's own epoll set.
+    /// An epoll set over `rung`, `alarm` and the port's own epoll set.
     outer: OwnedFd,
     rung: OwnedFd,
     is_rung: AtomicBool,
+    /// A timerfd, for the earliest timer.
+    alarm: OwnedFd,
 }
 
 impl Inbox {
@@ -172,14 +175,17 @@ impl Inbox {
             return Ok(&doorbell.outer);
         }
         let (outer, rung) = (calls::epoll_create()?, calls::eventfd()?);
+        let alarm = calls::timerfd()?;
         calls::epoll_add(&outer, epoll.as_raw_fd(), libc::EPOLLIN as u32, 0)?;
         calls::epoll_add(&outer, rung.as_raw_fd(), libc::EPOLLIN as u32, 1)?;
+        calls::epoll_add(&outer, alarm.as_raw_fd(), libc::EPOLLIN as u32, 2)?;
         let is_rung = AtomicBool::new(false);
         // Two threads may get here; the second one's descriptors are closed again.
         let doorbell = self.doorbell.get_or_init(|| Doorbell {
             outer,
             rung,
             is_rung,
+            alarm,
         });
         self.sleepers.set_pollable();
         // A post before the flag was set rang nothing.
@@ -187,6 +193,14 @@ impl Inbox {
             doorbell.ring();
         }
         Ok(&doorbell.outer)
+    }
+
+    /// Has the pollable descriptor become readable at `deadline`, or not for a time's sake.
+    pub(super) fn set_alarm(&self, deadline: Option<Instant>) {
+        if let Some(doorbell) = self.doorbell.get() {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            calls::set_timer(&doorbell.alarm, left);
+        }
     }
 
     /// About to say that no entry is there. `false`: there is one after all.
