@@ -7,12 +7,13 @@ pub type BufResult<T, B> = (std::io::Result<T>, B);
 
 /// A buffer that can be read from while the kernel has it.
 ///
-/// Implemented for `Vec<u8>`, `Box<[u8]>`, byte arrays (by box: an array that moves would not do),
-/// `&'static [u8]`, `&'static str` and `String`.
+/// Implemented for `Vec<u8>`, `Box<[u8]>`, byte arrays (boxed or not), `&'static [u8]`,
+/// `&'static str` and `String`. An operation first puts the value where it stays, and asks for its
+/// address then.
 ///
 /// # Safety
 /// [`as_ptr`](Self::as_ptr) and [`len`](Self::len) describe initialised memory that stays valid, in
-/// place and unwritten while the value is not used, also when the value itself is moved.
+/// place and unwritten while the value is neither used nor moved.
 ///
 /// # Examples
 /// ```
@@ -36,7 +37,7 @@ pub unsafe trait IoBuf: Send + 'static {
 ///
 /// # Safety
 /// [`as_mut_ptr`](Self::as_mut_ptr) and [`capacity`](Self::capacity) describe memory that is valid
-/// for writes, in place and otherwise untouched while the value is not used, also when it is moved.
+/// for writes, in place and otherwise untouched while the value is neither used nor moved.
 ///
 /// # Examples
 /// ```
@@ -125,6 +126,31 @@ unsafe impl<const N: usize> IoBuf for Box<[u8; N]> {
 
 // SAFETY: the same.
 unsafe impl<const N: usize> IoBufMut for Box<[u8; N]> {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.as_mut_slice().as_mut_ptr()
+    }
+
+    fn capacity(&self) -> usize {
+        N
+    }
+
+    // SAFETY: all of it is initialised already, so nothing is asked of the caller.
+    unsafe fn set_init(&mut self, _len: usize) {}
+}
+
+// SAFETY: an array is where the value is.
+unsafe impl<const N: usize> IoBuf for [u8; N] {
+    fn as_ptr(&self) -> *const u8 {
+        self.as_slice().as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        N
+    }
+}
+
+// SAFETY: the same.
+unsafe impl<const N: usize> IoBufMut for [u8; N] {
     fn as_mut_ptr(&mut self) -> *mut u8 {
         self.as_mut_slice().as_mut_ptr()
     }

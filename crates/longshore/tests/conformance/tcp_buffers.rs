@@ -95,13 +95,16 @@ fn tcp_all_kinds_of_buffers_come_back() {
         assert_eq!(stream.write(&b"st"[..]).await.1, b"st");
         assert_eq!(stream.write("str").await.1, "str");
         assert_eq!(stream.write("ing".to_owned()).await.1, "ing");
+        assert_eq!(stream.write([6u8, 7]).await.1, [6, 7]);
     })
     .unwrap();
-    let mut got = [0; 13];
+    let mut got = [0; 15];
     peer.read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"\x01\x02\x03\x04\x05ststring");
-    peer.write_all(b"abcdefgh").unwrap();
+    assert_eq!(&got, b"\x01\x02\x03\x04\x05ststring\x06\x07");
+    peer.write_all(b"yzabcdefgh").unwrap();
     port.block_on(async {
+        let (count, buffer) = stream.read([0u8; 2]).await;
+        assert_eq!((count.unwrap(), buffer), (2, *b"yz"));
         let (count, buffer) = stream.read(Box::new([0u8; 2])).await;
         assert_eq!((count.unwrap(), *buffer), (2, *b"ab"));
         let (count, buffer) = stream.read(vec![0; 2].into_boxed_slice()).await;

@@ -23,6 +23,7 @@ use crate::{
 
 pub const TESTS: &[Test] = tests![
     tcp_is_awaited_on_tokio,
+    tcp_is_awaited_on_smol,
     tcp_is_awaited_on_futures_lite,
     tcp_is_awaited_on_an_executor_made_by_hand,
     tcp_a_future_may_be_polled_by_one_task_and_then_another,
@@ -60,6 +61,18 @@ fn tcp_is_awaited_on_tokio() {
     let local = tokio.spawn(talk(port.clone()));
     tokio.block_on(talk(port.clone()));
     tokio.block_on(local).unwrap();
+    pool.finish();
+}
+
+fn tcp_is_awaited_on_smol() {
+    let port = port();
+    let pool = workers(&port, 2);
+    let executor = smol::Executor::new();
+    let other = executor.spawn(talk(port.clone()));
+    smol::block_on(executor.run(async {
+        talk(port.clone()).await;
+        other.await;
+    }));
     pool.finish();
 }
 
