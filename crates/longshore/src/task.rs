@@ -125,6 +125,14 @@ impl<F: Future> Future for Guarded<F> {
     }
 }
 
+impl<F> Drop for Guarded<F> {
+    /// A task that is cancelled may be dropped anywhere, and nobody could take its panic.
+    fn drop(&mut self) {
+        let future = self.future.take();
+        let _unheard = catch_unwind(AssertUnwindSafe(|| drop(future)));
+    }
+}
+
 /// A task's entry in its port's list, so that closing finds those that wait for other things.
 struct Entered {
     port: Weak<Inner>,

@@ -235,11 +235,10 @@ impl Inner {
             return None;
         }
         // Whoever sleeps is told, and finds the port closed.
-        self.timers.end();
+        let mut panic = self.timers.end();
         self.port.end_calls();
         // A task that is woken now finds the port closed, which drops it.
         self.tasks.end();
-        let mut panic = None;
         let left = match self.drain(undelivered, &mut panic) {
             Ok(left) => left,
             Err(error) => {

@@ -11,8 +11,10 @@
 //! anybody waits. All SeqCst, so one of them sees the other. Deadlines and keepers are under a lock.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     io, mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -80,10 +82,23 @@ impl Timers {
     }
 
     /// Wakes everybody: the port is closed.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self) -> Option<Panic> {
         let all = mem::take(&mut self.state().wakers);
-        all.into_values().for_each(Waker::wake);
+        wake_all(all)
     }
+}
+
+type Panic = Box<dyn Any + Send>;
+
+/// Wakes everybody, also when one of them panics; returns the first panic.
+fn wake_all(wakers: BTreeMap<TimerKey, Waker>) -> Option<Panic> {
+    let mut first = None;
+    for waker in wakers.into_values() {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+            first.get_or_insert(panic);
+        }
+    }
+    first
 }
 
 /// One thread's look for a packet.
@@ -107,9 +122,10 @@ impl<'a> Watch<'a> {
 
     /// Wakes whoever is due. Returns when the wait has to end for the sake of a timer, if that is
     /// earlier than it ends anyway.
-    fn fire(&mut self, wait: Wait) -> Option<Instant> {
-        if !self.timers.any.load(SeqCst) {
-            return None;
+    fn fire(&mut self, wait: Wait) -> (Option<Instant>, Option<Panic>) {
+        // A thread that keeps a deadline forgets it under the lock, also when no timer is left.
+        if self.keeps.is_none() && !self.timers.any.load(SeqCst) {
+            return (None, None);
         }
         let mut state = self.timers.state();
         self.forget(&mut state);
@@ -132,8 +148,7 @@ impl<'a> Watch<'a> {
         self.keeps = first;
         state.keepers.extend(first);
         drop(state);
-        due.into_values().for_each(Waker::wake);
-        first
+        (first, wake_all(due))
     }
 
     fn forget(&mut self, state: &mut State) {
@@ -185,7 +200,10 @@ impl Inner {
     /// "nothing" may mean that it is the kernel's turn.
     fn take_and_watch(&self, wait: Wait, look_first: bool) -> io::Result<Option<Packet>> {
         let mut watch = Watch::new(&self.timers, wait);
-        let mut due = watch.fire(wait);
+        let (mut due, panic) = watch.fire(wait);
+        if let Some(panic) = panic {
+            self.leave_for_panic(watch, panic);
+        }
         let mut taken = match look_first {
             true => self.port.take_queued()?,
             false => None,
@@ -209,8 +227,22 @@ impl Inner {
                     return Ok(taken);
                 }
             }
-            due = watch.fire(wait);
+            let panic;
+            (due, panic) = watch.fire(wait);
+            if let Some(panic) = panic {
+                self.leave_for_panic(watch, panic);
+            }
         }
+    }
+
+    /// A waker has panicked: the others were woken, and the timers are left to another thread.
+    #[cold]
+    fn leave_for_panic(&self, watch: Watch<'_>, panic: Panic) -> ! {
+        if watch.leave() {
+            // Refused only when the port is closed, or by a kernel out of memory.
+            let _ = self.tick();
+        }
+        resume_unwind(panic)
     }
 
     fn is_tick(&self, packet: Packet) -> bool {
@@ -219,11 +251,9 @@ impl Inner {
 
     /// Has the pollable descriptor, if there is one, become readable when the next timer is due.
     pub(crate) fn set_alarm(&self) {
-        let first = match self.timers.any.load(SeqCst) {
-            true => self.timers.state().first(),
-            false => None,
-        };
-        self.port.set_alarm(first);
+        let state = self.timers.state();
+        // Under the lock, so that an older alarm never replaces a newer one.
+        self.port.set_alarm(state.first());
     }
 
     /// Has `waker` woken at `deadline`, or soon after.
@@ -234,11 +264,10 @@ impl Inner {
         state.wakers.insert(key, waker);
         self.timers.any.store(true, SeqCst);
         let is_uncovered = state.is_uncovered();
-        let is_first = state.first() == Some(deadline);
-        drop(state);
-        if is_first {
+        if state.first() == Some(deadline) {
             self.port.set_alarm(Some(deadline));
         }
+        drop(state);
         if is_uncovered && self.timers.waiting.load(SeqCst) > 0 {
             // Refused only when the port is closed; then nobody waits in it any more.
             let _ = self.tick();
@@ -248,14 +277,13 @@ impl Inner {
 
     /// Replaces the waker of a timer that has not fired. `false`: it has.
     pub(crate) fn renew_timer(&self, key: &TimerKey, waker: &Waker) -> bool {
+        // Cloned before the lock is taken: that is foreign code.
+        let fresh = waker.clone();
         let mut state = self.timers.state();
         let Some(mine) = state.wakers.get_mut(key) else {
             return false;
         };
-        if mine.will_wake(waker) {
-            return true;
-        }
-        let old = mem::replace(mine, waker.clone());
+        let old = mem::replace(mine, fresh);
         drop(state);
         drop(old);
         true

@@ -218,12 +218,17 @@ impl Block {
             None if aborted && !asked && on.is_closed() => Some(Cause::PrematureClose),
             cause => cause,
         };
-        let (counted, claimed, cause) = {
+        let counted = {
             let mut link = self.link();
             link.ended = true;
             link.last = Some(completion);
             link.cause = link.cause.or(found);
-            (mem::take(&mut link.counted), link.claimed, link.cause)
+            if link.cause == Some(Cause::Unregistered) && !link.claimed {
+                // Nobody can ask any more. Before the news, and under the lock: from then on the
+                // block may be used for another operation.
+                self.state.abandon();
+            }
+            mem::take(&mut link.counted)
         };
         // After the news, so that whoever goes on and waits again is not missed in between.
         let _after = counted.then(|| WaitEnds(&on));
@@ -231,10 +236,6 @@ impl Block {
             News::Wake(waker) => waker.wake(),
             News::Call(then, completion) => then(completion),
             News::Keep | News::Unwanted => {}
-        }
-        if cause == Some(Cause::Unregistered) && !claimed {
-            // Nobody can ask any more.
-            self.state.abandon();
         }
     }
 
@@ -276,11 +277,11 @@ impl Block {
         link.claimed = false;
         let counted = mem::take(&mut link.counted);
         let on = link.on.clone();
-        let unwanted = link.ended && link.cause == Some(Cause::Unregistered);
-        drop(link);
-        if unwanted {
+        if link.ended && link.cause == Some(Cause::Unregistered) {
+            // Under the lock: afterwards the block may be used for another operation.
             self.state.abandon();
         }
+        drop(link);
         if let Some(on) = on.filter(|_| counted) {
             on.end_wait();
         }

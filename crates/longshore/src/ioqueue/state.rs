@@ -122,22 +122,32 @@ impl State {
     /// Takes the outcome, or leaves word whom to wake. An earlier waker is replaced: one future is
     /// polled by one task at a time.
     pub(crate) fn poll(&self, waker: &Waker) -> Polled {
-        let mut phase = self.phase();
-        match &mut *phase {
-            Phase::Ended(completion) => {
-                let completion = *completion;
-                *phase = Phase::Taken;
-                Polled::Ended(completion)
+        // Cloned while nothing is locked, because that is foreign code; and only if it is needed.
+        let mut fresh = None;
+        loop {
+            let mut phase = self.phase();
+            match &mut *phase {
+                Phase::Ended(completion) => {
+                    let completion = *completion;
+                    *phase = Phase::Taken;
+                    return Polled::Ended(completion);
+                }
+                Phase::InFlight(Some(Waiter::Task(mine))) if mine.will_wake(waker) => {
+                    return Polled::Pending;
+                }
+                Phase::InFlight(waiter) => {
+                    if let Some(fresh) = fresh.take() {
+                        let old = waiter.replace(Waiter::Task(fresh));
+                        drop(phase);
+                        // A waker's drop is foreign code, too.
+                        drop(old);
+                        return Polled::Pending;
+                    }
+                }
+                Phase::Idle | Phase::Taken | Phase::Abandoned => return Polled::Nothing,
             }
-            Phase::InFlight(Some(Waiter::Task(mine))) if mine.will_wake(waker) => Polled::Pending,
-            Phase::InFlight(waiter) => {
-                let old = waiter.replace(Waiter::Task(waker.clone()));
-                drop(phase);
-                // A waker's drop is foreign code.
-                drop(old);
-                Polled::Pending
-            }
-            Phase::Idle | Phase::Taken | Phase::Abandoned => Polled::Nothing,
+            drop(phase);
+            fresh = Some(waker.clone());
         }
     }
 

@@ -138,7 +138,12 @@ impl<B: Send + Unpin + 'static> Future for Transfer<B> {
             let result = result.and_then(|completion| {
                 let count = completion.bytes as usize;
                 finish(&mut buffer, count);
-                completion.result().map(|_| count)
+                match count {
+                    0 => completion.result().map(|_| 0),
+                    // What was transferred is told, whatever ended it; the next operation on the
+                    // object meets the error.
+                    count => Ok(count),
+                }
             });
             (result, buffer)
         })

@@ -18,6 +18,8 @@ const MOST: usize = 64 * 1024;
 pub(crate) struct Staged<B> {
     bytes: Vec<u8>,
     buffers: Vec<B>,
+    /// For how many bytes there is room.
+    room: usize,
     /// What to do with the bytes that have arrived.
     scatter: fn(&[u8], &mut [B]),
 }
@@ -40,7 +42,8 @@ unsafe impl<B: Send + 'static> IoBufMut for Staged<B> {
     }
 
     fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        // Not the vector's own, which may be more than there is room for in the buffers.
+        self.room
     }
 
     unsafe fn set_init(&mut self, len: usize) {
@@ -62,6 +65,7 @@ impl<B: IoBuf> Staged<B> {
             }
         }
         Self {
+            room: bytes.len(),
             bytes,
             buffers,
             scatter: |_, _| {},
@@ -75,8 +79,10 @@ impl<B: IoBufMut> Staged<B> {
         let room = buffers.iter().fold(0, |sum: usize, buffer| {
             sum.saturating_add(buffer.capacity())
         });
+        let room = room.min(MOST);
         Self {
-            bytes: Vec::with_capacity(room.min(MOST)),
+            bytes: Vec::with_capacity(room),
+            room,
             buffers,
             scatter,
         }

@@ -85,8 +85,10 @@ fn tcp_cancel_of_a_write_tells_how_much_was_sent() {
     peer.read_to_end(&mut got).unwrap();
     // Each byte that arrived is one of the first ones, in order.
     assert!(data.starts_with(&got));
-    if let Ok(count) = result {
-        assert_eq!(count, got.len());
+    match result {
+        Ok(count) => assert_eq!(count, got.len()),
+        // Windows does not say how much of a cancelled send has left.
+        Err(_) => assert!(got.is_empty() || cfg!(windows)),
     }
 }
 
