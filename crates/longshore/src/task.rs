@@ -106,7 +106,7 @@ struct Guarded<F> {
 }
 
 impl<F: Future> Future for Guarded<F> {
-    type Output = Result<F::Output, Panic>;
+    type Output = Outcome<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(future) = &mut self.future else {
@@ -121,7 +121,24 @@ impl<F: Future> Future for Guarded<F> {
         // Its own values may panic as well while they are dropped.
         let future = self.future.take();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
-        Poll::Ready(ended.and_then(|output| dropped.map(|()| output)))
+        let outcome = ended.and_then(|output| dropped.map(|()| output));
+        Poll::Ready(Outcome(Some(outcome)))
+    }
+}
+
+/// What a task has come to. If nobody takes it, it is dropped with the task, wherever that is.
+struct Outcome<T>(Option<Result<T, Panic>>);
+
+impl<T> Outcome<T> {
+    fn take(mut self) -> Option<Result<T, Panic>> {
+        self.0.take()
+    }
+}
+
+impl<T> Drop for Outcome<T> {
+    fn drop(&mut self) {
+        let outcome = self.0.take();
+        let _unheard = catch_unwind(AssertUnwindSafe(|| drop(outcome)));
     }
 }
 
@@ -169,7 +186,7 @@ impl Drop for Entered {
 #[must_use = "a task whose handle is dropped goes on by itself; say so with `detach`"]
 pub struct JoinHandle<T> {
     /// Gone once the handle was consumed.
-    task: Option<FallibleTask<Result<T, Panic>>>,
+    task: Option<FallibleTask<Outcome<T>>>,
 }
 
 impl<T> JoinHandle<T> {
@@ -179,7 +196,7 @@ impl<T> JoinHandle<T> {
     /// Stops the task at its next wait, and waits until its future was dropped. `None` if it had no
     /// result by then; a panic counts as none.
     pub async fn cancel(mut self) -> Option<T> {
-        self.task.take()?.cancel().await?.ok()
+        self.task.take()?.cancel().await?.take()?.ok()
     }
 
     /// Whether the task has ended, one way or another.
@@ -195,7 +212,8 @@ impl<T> Future for JoinHandle<T> {
         let Some(task) = &mut self.task else {
             return Poll::Ready(Err(JoinError::Cancelled));
         };
-        Pin::new(task).poll(context).map(|ended| match ended {
+        let ended = Pin::new(task).poll(context);
+        ended.map(|ended| match ended.and_then(Outcome::take) {
             Some(Ok(output)) => Ok(output),
             Some(Err(panic)) => Err(JoinError::Panicked(panic)),
             None => Err(JoinError::Cancelled),

@@ -34,6 +34,7 @@ pub const TESTS: &[Test] = tests![
     task_closing_cancels_those_that_wait_for_other_things,
     task_spawned_on_a_closed_port_is_cancelled,
     task_wake_ups_from_many_threads_lose_none,
+    task_a_panic_in_a_result_that_nobody_takes_ends_nothing,
 ];
 
 /// Pending once, and wakes itself.
@@ -368,4 +369,23 @@ fn task_wake_ups_from_many_threads_lose_none() {
     }));
     ended.unwrap();
     pool.finish();
+}
+
+fn task_a_panic_in_a_result_that_nobody_takes_ends_nothing() {
+    struct Boom;
+    impl Drop for Boom {
+        fn drop(&mut self) {
+            panic!("while it is dropped");
+        }
+    }
+    let port = port();
+    port.spawn(async { Boom }).detach();
+    port.dispatch().unwrap();
+    let held = Boom;
+    let waiting = port.spawn(async move {
+        let _held = held;
+        std::future::pending::<()>().await;
+    });
+    port.dispatch().unwrap();
+    assert!(port.block_on(waiting.cancel()).unwrap().is_none());
 }

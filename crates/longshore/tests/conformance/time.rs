@@ -2,11 +2,14 @@
 //! `dispatch` must not wait for the hour that another timer has.
 
 use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -34,6 +37,8 @@ pub const TESTS: &[Test] = tests![
     time_a_dispatch_with_a_limit_serves_sleeps_and_keeps_its_limit,
     time_timeout_prefers_what_is_ready,
     time_timeout_gives_the_future_back,
+    time_a_sleep_is_not_missed_by_a_thread_that_kept_a_dropped_one,
+    time_a_panicking_waker_keeps_no_other_from_waking,
 ];
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -305,4 +310,67 @@ fn time_timeout_gives_the_future_back() {
         .unwrap_err();
     let error: std::io::Error = error.into();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}
+
+fn time_a_sleep_is_not_missed_by_a_thread_that_kept_a_dropped_one() {
+    let port = port();
+    let pool = workers(&port, 1);
+    for _ in 0..20 {
+        {
+            // The worker waits until then for a sleep that is gone by that time.
+            let mut dropped = pin!(port.sleep(30 * MS));
+            let polled = dropped
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+            std::thread::sleep(10 * MS);
+        }
+        assert!(!port.try_dispatch().unwrap());
+        std::thread::sleep(30 * MS);
+        // Nobody but the worker serves this one.
+        futures_lite::future::block_on(port.sleep(5 * MS)).unwrap();
+        tick();
+    }
+    pool.finish();
+}
+
+struct Boom;
+
+impl Wake for Boom {
+    fn wake(self: Arc<Self>) {
+        panic!("the waker's own");
+    }
+}
+
+struct Tell(Counter);
+
+impl Wake for Tell {
+    fn wake(self: Arc<Self>) {
+        self.0.add(1);
+    }
+}
+
+fn time_a_panicking_waker_keeps_no_other_from_waking() {
+    let port = port();
+    let tell = Arc::new(Tell(Counter::new()));
+    let wakers = [Waker::from(Arc::new(Boom)), Waker::from(tell.clone())];
+    let mut sleeps = [10, 11].map(|ms| Box::pin(port.sleep(ms * MS)));
+    for (sleep, waker) in sleeps.iter_mut().zip(&wakers) {
+        let polled = sleep.as_mut().poll(&mut Context::from_waker(waker));
+        assert!(polled.is_pending());
+    }
+    std::thread::sleep(20 * MS);
+    let poll = catch_unwind(AssertUnwindSafe(|| port.try_dispatch()));
+    assert!(poll.is_err(), "the panic reaches whoever dispatches");
+    assert_eq!(tell.0.get(), 1);
+    assert!(!port.try_dispatch().unwrap());
+
+    // Closing goes on as well, and passes the panic on at its end.
+    let mut sleep = pin!(port.sleep(HOUR));
+    let polled = sleep.as_mut().poll(&mut Context::from_waker(&wakers[0]));
+    assert!(polled.is_pending());
+    let task = port.spawn(std::future::pending::<()>());
+    let closed = catch_unwind(AssertUnwindSafe(|| port.clone().close()));
+    assert!(closed.is_err());
+    assert!(futures_lite::future::block_on(task).is_err());
 }
