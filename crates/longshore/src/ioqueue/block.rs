@@ -43,8 +43,9 @@ pub(super) struct Block {
 struct Link {
     /// Where it was started last.
     on: Option<Arc<Registration>>,
-    /// A wait has this operation.
-    claimed: bool,
+    /// The wait that has this operation. A wait of an operation that was taken back finds another
+    /// number here, or none, and must leave everything alone.
+    claimed: Option<u64>,
     /// ... and is counted as waiting.
     counted: bool,
     /// The packet has come.
@@ -115,7 +116,7 @@ impl Block {
             let link = self.link();
             // Nobody can ask for the result of an operation whose handle is gone.
             let gone = link.on.as_ref().is_some_and(|on| !on.is_live());
-            link.ended && !link.claimed && gone
+            link.ended && link.claimed.is_none() && gone
         };
         if unread && !self.state.is_in_flight() {
             self.state.abandon();
@@ -223,7 +224,7 @@ impl Block {
             link.ended = true;
             link.last = Some(completion);
             link.cause = link.cause.or(found);
-            if link.cause == Some(Cause::Unregistered) && !link.claimed {
+            if link.cause == Some(Cause::Unregistered) && link.claimed.is_none() {
                 // Nobody can ask any more. Before the news, and under the lock: from then on the
                 // block may be used for another operation.
                 self.state.abandon();
@@ -251,13 +252,14 @@ impl Block {
         }
     }
 
-    /// Takes the operation for one wait.
-    pub(super) fn claim(&self, on: &Arc<Registration>, only_one: bool) -> Result<(), Error> {
+    /// Takes the operation for one wait, and numbers the wait.
+    pub(super) fn claim(&self, on: &Arc<Registration>, only_one: bool) -> Result<u64, Error> {
+        static WAITS: AtomicU64 = AtomicU64::new(0);
         let mut link = self.link();
         match &link.on {
             None => return Err(Error::NotInFlight),
             Some(here) if !Arc::ptr_eq(here, on) => return Err(Error::UnregisteredHandle),
-            Some(_) if link.claimed => return Err(Error::AlreadyWaiting),
+            Some(_) if link.claimed.is_some() => return Err(Error::AlreadyWaiting),
             Some(_) => {}
         }
         if !link.ended {
@@ -266,15 +268,24 @@ impl Block {
             }
             link.counted = true;
         }
-        link.claimed = true;
-        Ok(())
+        let number = WAITS.fetch_add(1, Relaxed);
+        link.claimed = Some(number);
+        Ok(number)
+    }
+
+    /// Whether this wait still has the operation.
+    pub(super) fn is_claimed_by(&self, number: u64) -> bool {
+        self.link().claimed == Some(number)
     }
 
     /// Somebody stops waiting; the outcome is kept for whoever asks next.
-    pub(super) fn disclaim(&self) {
-        self.state.leave();
+    pub(super) fn disclaim(&self, number: u64) {
         let mut link = self.link();
-        link.claimed = false;
+        if link.claimed != Some(number) {
+            return;
+        }
+        let waiter = self.state.leave();
+        link.claimed = None;
         let counted = mem::take(&mut link.counted);
         let on = link.on.clone();
         if link.ended && link.cause == Some(Cause::Unregistered) {
@@ -282,6 +293,8 @@ impl Block {
             self.state.abandon();
         }
         drop(link);
+        // A waker's drop is foreign code.
+        drop(waiter);
         if let Some(on) = on.filter(|_| counted) {
             on.end_wait();
         }
@@ -291,7 +304,7 @@ impl Block {
     pub(super) fn result(&self, completion: Completion) -> io::Result<usize> {
         let (on, cause) = {
             let mut link = self.link();
-            link.claimed = false;
+            link.claimed = None;
             (link.on.take(), link.cause)
         };
         drop(on);
@@ -323,5 +336,58 @@ struct WaitEnds<'a>(&'a Registration);
 impl Drop for WaitEnds<'_> {
     fn drop(&mut self) {
         self.0.end_wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Overlapped, queue::IoQueue};
+    use super::*;
+    use crate::{dispatcher::Dispatcher, handle::Handle};
+    use std::{
+        pin::pin,
+        sync::atomic::AtomicBool,
+        task::{Context, Wake, Waker},
+    };
+
+    struct Tell(AtomicBool);
+
+    impl Wake for Tell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    #[test]
+    fn q04_a_wait_of_what_was_taken_back_leaves_the_next_one_alone() {
+        let port = Dispatcher::new().unwrap();
+        let queue = IoQueue::new(&port);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = queue.register(listener).map_err(|(error, _)| error);
+        let listener = listener.unwrap();
+        let overlapped = Overlapped::new();
+        let on = queue.shared.touch(Handle::from(&listener)).unwrap();
+        let block = &overlapped.block;
+        block.lend(&on).unwrap();
+        let mut first = Box::pin(queue.wait(&listener, &overlapped));
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut nobody).is_pending());
+        // SAFETY: it was lent above, and nothing was started.
+        unsafe { block.take_back() };
+
+        block.lend(&on).unwrap();
+        let told = Arc::new(Tell(AtomicBool::new(false)));
+        let waker = Waker::from(told.clone());
+        let mut second = pin!(queue.wait(&listener, &overlapped));
+        let mut context = Context::from_waker(&waker);
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        assert!(first.as_mut().poll(&mut nobody).is_ready(), "not in flight");
+        drop(first);
+        assert!(queue.running());
+        // SAFETY: it was lent once more, and this is its only packet.
+        unsafe { Block::deliver(block.header(), Completion::ok(3)) };
+        assert!(told.0.load(Relaxed));
+        assert!(second.as_mut().poll(&mut context).is_ready());
+        assert!(!queue.running());
     }
 }

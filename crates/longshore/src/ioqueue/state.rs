@@ -171,16 +171,14 @@ impl State {
         }
     }
 
-    /// Nobody waits for the moment; the outcome is kept for whoever asks next.
-    pub(crate) fn leave(&self) {
-        let mut phase = self.phase();
-        let old = match &mut *phase {
+    /// Nobody waits for the moment; the outcome is kept for whoever asks next. Who waited is
+    /// returned, to be dropped where nothing is locked.
+    #[must_use]
+    pub(crate) fn leave(&self) -> Option<Waiter> {
+        match &mut *self.phase() {
             Phase::InFlight(waiter) => waiter.take(),
             _ => None,
-        };
-        drop(phase);
-        // A waker's drop is foreign code.
-        drop(old);
+        }
     }
 
     /// Nobody will ask any more. `true` if the operation is still in flight: cancel it.

@@ -26,7 +26,7 @@ pub struct Wait {
 }
 
 enum State {
-    Claimed(Arc<Block>),
+    Claimed(Arc<Block>, u64),
     Refused(Error),
     Done,
 }
@@ -40,7 +40,7 @@ impl Wait {
         let claimed = on.and_then(|on| block.claim(&on, only_one));
         Self {
             state: match claimed {
-                Ok(()) => State::Claimed(block.clone()),
+                Ok(number) => State::Claimed(block.clone(), number),
                 Err(refused) => State::Refused(refused),
             },
         }
@@ -50,7 +50,9 @@ impl Wait {
     /// operation's result if that came first, else to the system's abort code (see
     /// [`ABORTED`](crate::ABORTED)).
     pub fn cancel(&self) {
-        if let State::Claimed(block) = &self.state {
+        if let State::Claimed(block, number) = &self.state
+            && block.is_claimed_by(*number)
+        {
             // A refusal means that there is nothing left to cancel; the packet tells.
             let _ = block.cancel();
         }
@@ -64,7 +66,10 @@ impl Future for Wait {
         let result = match &self.state {
             State::Refused(refused) => Err((*refused).into()),
             State::Done => Err(io::Error::other("polled after it was ready")),
-            State::Claimed(block) => match block.state.poll(context.waker()) {
+            State::Claimed(block, number) if !block.is_claimed_by(*number) => {
+                Err(Error::NotInFlight.into())
+            }
+            State::Claimed(block, _) => match block.state.poll(context.waker()) {
                 Polled::Pending => return Poll::Pending,
                 Polled::Ended(completion) => block.result(completion),
                 Polled::Nothing => Err(Error::NotInFlight.into()),
@@ -77,8 +82,8 @@ impl Future for Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let State::Claimed(block) = &self.state {
-            block.disclaim();
+        if let State::Claimed(block, number) = &self.state {
+            block.disclaim(*number);
         }
     }
 }
