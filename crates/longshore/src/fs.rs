@@ -160,18 +160,12 @@ impl File {
         buffer: B,
         offset: u64,
     ) -> BufResult<(), B> {
-        let mut rest = Rest { buffer, start: 0 };
-        while rest.capacity() > 0 {
+        let stuck = io::ErrorKind::UnexpectedEof;
+        Rest::move_all(buffer, IoBufMut::capacity, stuck, |rest| {
             let at = offset.saturating_add(rest.start as u64);
-            let (result, back) = self.read_at(rest, at).await;
-            rest = back;
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), rest.buffer),
-                Ok(count) => rest.start += count,
-                Err(error) => return (Err(error), rest.buffer),
-            }
-        }
-        (Ok(()), rest.buffer)
+            self.read_at(rest, at)
+        })
+        .await
     }
 
     /// Writes the buffer to `offset` (at most `u32::MAX` bytes of it). Past the end of the file the
@@ -216,18 +210,12 @@ impl File {
     /// # Examples
     /// See [`File`].
     pub async fn write_all_at<B: IoBuf + Unpin>(&self, buffer: B, offset: u64) -> BufResult<(), B> {
-        let mut rest = Rest { buffer, start: 0 };
-        while !rest.is_empty() {
+        let stuck = io::ErrorKind::WriteZero;
+        Rest::move_all(buffer, IoBuf::len, stuck, |rest| {
             let at = offset.saturating_add(rest.start as u64);
-            let (result, back) = self.write_at(rest, at).await;
-            rest = back;
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), rest.buffer),
-                Ok(count) => rest.start += count,
-                Err(error) => return (Err(error), rest.buffer),
-            }
-        }
-        (Ok(()), rest.buffer)
+            self.write_at(rest, at)
+        })
+        .await
     }
 
     /// Has the system write everything to the disk: data and metadata of what was written before.

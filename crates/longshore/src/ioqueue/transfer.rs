@@ -3,7 +3,7 @@
 #![expect(unsafe_code)]
 
 use std::{
-    fmt,
+    fmt, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -160,6 +160,29 @@ impl<B: Send + 'static> fmt::Debug for Transfer<B> {
 pub(crate) struct Rest<B> {
     pub(crate) buffer: B,
     pub(crate) start: usize,
+}
+
+impl<B: Send + Unpin + 'static> Rest<B> {
+    /// Moves all of a buffer, in as many transfers as it takes. `left` tells how much there is to
+    /// move, `stuck` is the error when a transfer moves nothing.
+    pub(crate) async fn move_all(
+        buffer: B,
+        left: fn(&Self) -> usize,
+        stuck: io::ErrorKind,
+        mut transfer: impl FnMut(Self) -> Transfer<Self>,
+    ) -> BufResult<(), B> {
+        let mut rest = Self { buffer, start: 0 };
+        while left(&rest) > 0 {
+            let (result, back) = transfer(rest).await;
+            rest = back;
+            match result {
+                Ok(0) => return (Err(stuck.into()), rest.buffer),
+                Ok(count) => rest.start += count,
+                Err(error) => return (Err(error), rest.buffer),
+            }
+        }
+        (Ok(()), rest.buffer)
+    }
 }
 
 // SAFETY: a part of what `B` promises.

@@ -148,17 +148,8 @@ impl TcpStream {
 
     /// Writes the whole buffer, however long.
     pub async fn write_all<B: IoBuf + Unpin>(&self, buffer: B) -> BufResult<(), B> {
-        let mut rest = Rest { buffer, start: 0 };
-        while !rest.is_empty() {
-            let (result, back) = self.write(rest).await;
-            rest = back;
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), rest.buffer),
-                Ok(count) => rest.start += count,
-                Err(error) => return (Err(error), rest.buffer),
-            }
-        }
-        (Ok(()), rest.buffer)
+        let stuck = io::ErrorKind::WriteZero;
+        Rest::move_all(buffer, IoBuf::len, stuck, |rest| self.write(rest)).await
     }
 
     /// Shuts one or both directions down. The peer reads the end; see shutdown(2).
