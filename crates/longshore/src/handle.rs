@@ -7,6 +7,12 @@ use std::{fs::File, marker::PhantomData, net};
 
 #[cfg(unix)]
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+/// What an object that can be waited for lends: a descriptor here, a handle on Windows.
+#[cfg(unix)]
+pub(crate) use std::os::fd::AsFd as AsObject;
+/// What an object that can be waited for lends: a handle here, a descriptor on Linux.
+#[cfg(windows)]
+pub(crate) use std::os::windows::io::AsHandle as AsObject;
 #[cfg(windows)]
 use std::os::windows::io::{
     AsHandle, AsRawHandle, AsRawSocket, AsSocket, OwnedHandle, OwnedSocket,
@@ -17,12 +23,11 @@ use std::os::windows::io::{
 pub(crate) enum Kind {
     File,
     Socket,
-    /// A descriptor of ours that is only waited for, until it is ready.
-    #[cfg(unix)]
-    Watched,
+    /// What is only waited for, until it is signalled or ready.
+    Waitable,
 }
 
-/// A borrowed file or socket, as [`attach`](crate::Dispatcher::attach) and
+/// A borrowed file, socket or object to wait for, as [`attach`](crate::Dispatcher::attach) and
 /// [`Submission`](crate::Submission) take it.
 ///
 /// It is `Copy` and as long-lived as the borrow it was made from.
@@ -66,6 +71,20 @@ impl<'a> Handle<'a> {
     #[cfg(windows)]
     pub fn socket(socket: &'a impl AsSocket) -> Self {
         Self::new(socket.as_socket().as_raw_socket() as usize, Kind::Socket)
+    }
+
+    /// A handle that is only waited for, see [`Submission::Wait`](crate::Submission::Wait): any
+    /// descriptor that becomes readable, such as a pidfd, an eventfd or a timerfd.
+    #[cfg(unix)]
+    pub fn waitable(object: &'a impl AsFd) -> Self {
+        Self::new(object.as_fd().as_raw_fd() as usize, Kind::Waitable)
+    }
+
+    /// A handle that is only waited for, see [`Submission::Wait`](crate::Submission::Wait): an event,
+    /// a process, a thread, a semaphore or a waitable timer. It needs the right `SYNCHRONIZE`.
+    #[cfg(windows)]
+    pub fn waitable(object: &'a impl AsHandle) -> Self {
+        Self::new(object.as_handle().as_raw_handle() as usize, Kind::Waitable)
     }
 
     pub(crate) fn new(raw: usize, kind: Kind) -> Self {

@@ -114,10 +114,6 @@ impl RawOverlapped {
     ///
     /// # Safety
     /// `this` is live, its operation is in flight and the caller is the one who ends it.
-    #[cfg_attr(
-        windows,
-        expect(dead_code, reason = "the kernel writes the header there")
-    )]
     pub(crate) unsafe fn complete(this: NonNull<Self>, status: usize, bytes: u32) {
         let words = Self::words(this);
         // SAFETY: the header is live and the caller alone completes it; readers use atomics.

@@ -93,6 +93,17 @@ pub enum Submission<'h> {
         /// Where to.
         address: SocketAddr,
     },
+    /// Wait until an object is signalled (Windows), or its descriptor is readable or broken
+    /// (Linux). The count of bytes is 0.
+    ///
+    /// An object that is signalled already ends the wait at once, through its packet. Windows: each
+    /// wait takes what a wait takes from the object, so a signal of an auto-reset event ends one
+    /// wait, and a cancelled wait takes none. A mutex cannot be waited for: it would belong to a
+    /// thread of the system. Linux: nothing is read, and all waits on the descriptor end.
+    Wait {
+        /// What to wait for.
+        object: Handle<'h>,
+    },
 }
 
 /// Caller-owned storage for one accept: it lives unmoved until the packet comes.
@@ -183,6 +194,7 @@ impl Submission<'_> {
             Self::Recv { socket, .. } | Self::Send { socket, .. } => socket,
             Self::Accept { listener, .. } => listener,
             Self::Connect { socket, .. } => socket,
+            Self::Wait { object } => object,
         }
     }
 
@@ -216,6 +228,7 @@ impl Submission<'_> {
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let wanted = match self {
             Self::Read { .. } | Self::Write { .. } => Kind::File,
+            Self::Wait { .. } => Kind::Waitable,
             _ => Kind::Socket,
         };
         if self.handle().kind() != wanted {
@@ -226,7 +239,7 @@ impl Submission<'_> {
                 (buffer.cast_const(), len)
             }
             Self::Write { buffer, len, .. } | Self::Send { buffer, len, .. } => (buffer, len),
-            Self::Accept { .. } | Self::Connect { .. } => return Ok(()),
+            Self::Accept { .. } | Self::Connect { .. } | Self::Wait { .. } => return Ok(()),
         };
         match len {
             0 => return Err(Error::ZeroLength),

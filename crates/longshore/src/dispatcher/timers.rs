@@ -27,7 +27,7 @@ use std::{
 };
 
 use super::{Inner, tokens::TICK};
-use crate::{packet::Packet, port::Port, sys::backend::Wait};
+use crate::{packet::Packet, port::Port, sys::backend::{ALARM, Wait}};
 
 /// Names one timer: its deadline, and a number that tells equal deadlines apart.
 pub(crate) type TimerKey = (Instant, u64);
@@ -104,17 +104,19 @@ fn wake_all(wakers: BTreeMap<TimerKey, Waker>) -> Option<Panic> {
 /// One thread's look for a packet.
 struct Watch<'a> {
     timers: &'a Timers,
+    port: &'a Port,
     /// It may wait, so it counts.
     waits: bool,
     keeps: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
-    fn new(timers: &'a Timers, wait: Wait) -> Self {
+    fn new(timers: &'a Timers, port: &'a Port, wait: Wait) -> Self {
         let waits = !matches!(wait, Wait::Poll);
         timers.waiting.fetch_add(usize::from(waits), SeqCst);
         Self {
             timers,
+            port,
             waits,
             keeps: None,
         }
@@ -140,6 +142,8 @@ impl<'a> Watch<'a> {
         };
         let first = state.first();
         self.timers.any.store(first.is_some(), SeqCst);
+        // Under the lock, so that an older alarm never replaces a newer one.
+        self.port.set_alarm(first);
         let first = first.filter(|&first| match wait {
             Wait::Poll => false,
             Wait::Until(deadline) => first < deadline,
@@ -199,7 +203,7 @@ impl Inner {
     /// `look_first`: at what is at hand, before the kernel is asked. Once for each call, because
     /// "nothing" may mean that it is the kernel's turn.
     fn take_and_watch(&self, wait: Wait, look_first: bool) -> io::Result<Option<Packet>> {
-        let mut watch = Watch::new(&self.timers, wait);
+        let mut watch = Watch::new(&self.timers, &self.port, wait);
         let (mut due, panic) = watch.fire(wait);
         if let Some(panic) = panic {
             self.leave_for_panic(watch, panic);
@@ -246,7 +250,8 @@ impl Inner {
     }
 
     fn is_tick(&self, packet: Packet) -> bool {
-        packet.key == TICK as usize && (!Port::STRANGERS || self.believes_post(packet))
+        packet == ALARM
+            || packet.key == TICK as usize && (!Port::STRANGERS || self.believes_post(packet))
     }
 
     /// Has the pollable descriptor, if there is one, become readable when the next timer is due.

@@ -47,6 +47,14 @@ pub(crate) enum Wait {
     Forever,
 }
 
+/// What `take` returns when an alarm goes off: a word to look at the timers, which anybody may say.
+/// A mechanism queues one at most.
+pub(crate) const ALARM: Packet = Packet {
+    key: usize::MAX,
+    overlapped: 0,
+    bytes: 0,
+};
+
 /// What a handle is attached for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Terms {
@@ -126,7 +134,8 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// Asks the kernel for one packet, waiting as told; `None` when the time is up.
     fn take(&self, wait: Wait) -> io::Result<Option<Packet>>;
 
-    /// Where the port can be waited for from outside, ends that wait at `deadline`.
+    /// Ends a wait for the port at `deadline`, more exactly than that wait's own time-out would: one from
+    /// outside, where the port can be waited for so, or a `take`, which returns [`ALARM`]. A hint.
     fn set_alarm(&self, _deadline: Option<Instant>) {}
 
     /// Binds a handle to the port, on these terms.

@@ -295,7 +295,7 @@ impl Backend for Epoll {
             match source.kind {
                 Kind::Socket => source.start(header, submission, &self.inbox),
                 Kind::File => file::start(&source, header, submission, &self.inbox, &self.pool),
-                Kind::Watched => Err(Error::WrongKind.into()),
+                Kind::Waitable => source.wait(header, submission, &self.inbox),
             }
         }
     }

@@ -64,12 +64,12 @@ use windows_sys::Win32::{
 use crate::{
     completion::Completion,
     error::Error,
-    handle::Handle,
+    handle::{Handle, Kind},
     overlapped::{PENDING, RawOverlapped, Words},
     packet::Packet,
     submission::{Issued, Submission, Then},
     sys::{
-        backend::{Backend, CloseFailure, Submitted, Terms, Wait},
+        backend::{ALARM, Backend, CloseFailure, Submitted, Terms, Wait},
         call::Errand,
         pool::{NoTransfer, Pool},
     },
@@ -81,10 +81,12 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod wait;
 mod winsock;
 
 use attached::Attached;
 use queue::Queue;
+use wait::{Alarm, Mechanism, Waits};
 use winsock::Winsock;
 
 // The kernel writes our header as an OVERLAPPED.
@@ -115,6 +117,10 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Iocp {
+    /// Ended before the port is closed, to which they post.
+    waits: Waits,
+    alarm: Alarm,
+    mechanism: Mechanism,
     queue: Queue,
     attached: Attached,
     shut: AtomicBool,
@@ -158,6 +164,41 @@ impl Iocp {
     ) -> io::Result<Submitted> {
         // SAFETY: passed on.
         unsafe { start::judge(header, result, self.skips(handle)) }
+    }
+
+    fn open_with(concurrency: u32, mechanism: Mechanism) -> io::Result<Self> {
+        // Winsock first: it must be up before the port can carry a socket's packet, and dropping
+        // `winsock` cleans up when the port cannot be made.
+        let winsock = Winsock::start()?;
+        Ok(Self {
+            waits: Waits::default(),
+            alarm: Alarm::default(),
+            mechanism,
+            queue: Queue::open(concurrency)?,
+            attached: Attached::default(),
+            shut: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            pool: Pool::new(),
+            winsock,
+        })
+    }
+
+    /// What a packet of the kernel's is to the dispatcher.
+    #[inline]
+    fn translate(&self, packet: Packet) -> Packet {
+        match wait::is_wait(packet) {
+            true => self.end_wait(packet),
+            false => packet,
+        }
+    }
+
+    #[cold]
+    fn end_wait(&self, packet: Packet) -> Packet {
+        match self.alarm.claim(packet) {
+            true => ALARM,
+            // Not ours: somebody else's, who found out the key.
+            false => self.waits.claim(packet).unwrap_or(packet),
+        }
     }
 
     fn refuse_if_shut(&self) -> io::Result<()> {
@@ -226,17 +267,7 @@ impl Backend for Iocp {
     const ABORTED: u32 = ERROR_OPERATION_ABORTED;
 
     fn open(concurrency: u32) -> io::Result<Self> {
-        // Winsock first: it must be up before the port can carry a socket's packet, and dropping
-        // `winsock` cleans up when the port cannot be made.
-        let winsock = Winsock::start()?;
-        Ok(Self {
-            queue: Queue::open(concurrency)?,
-            attached: Attached::default(),
-            shut: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
-            pool: Pool::new(),
-            winsock,
-        })
+        Self::open_with(concurrency, Mechanism::best())
     }
 
     #[inline]
@@ -258,24 +289,40 @@ impl Backend for Iocp {
             Some(packet) if packet.key == Self::close_packet().key && self.is_shut() => {
                 Err(Error::Closed.into())
             }
-            taken => Ok(taken),
+            taken => Ok(taken.map(|packet| self.translate(packet))),
         }
     }
 
+    fn set_alarm(&self, deadline: Option<Instant>) {
+        self.alarm.set(self.mechanism, &self.queue, deadline);
+    }
+
     fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
-        self.attached.attach(&self.queue, handle, terms)
+        let elsewhere = match handle.kind() {
+            Kind::Waitable => self.attached.terms(handle.raw()),
+            Kind::File | Kind::Socket => self.waits.terms(handle.raw()),
+        };
+        match (elsewhere, handle.kind()) {
+            (Some(before), _) => Err(before.attached_already(terms).into()),
+            (None, Kind::Waitable) => self.waits.attach(handle, terms),
+            (None, _) => self.attached.attach(&self.queue, handle, terms),
+        }
     }
 
     /// Only forgets the handle: the association cannot be undone (C7), and the operations in
     /// flight are known to the caller, who cancels each by its header.
     fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
-        self.attached.detach(handle)
+        match handle.kind() {
+            Kind::Waitable => self.waits.detach(handle.raw()),
+            Kind::File | Kind::Socket => self.attached.detach(handle),
+        }
     }
 
     /// Told by the mode that was set when it was attached: a new object would not have it. A value
     /// whose object does not skip the port shows only whether it is open, and of what kind.
     fn forget_if_stale(&self, handle: usize) -> bool {
-        self.attached.forget_if_stale(handle)
+        let stale = self.waits.forget_if_stale(handle);
+        stale.unwrap_or_else(|| self.attached.forget_if_stale(handle))
     }
 
     unsafe fn submit(
@@ -284,6 +331,14 @@ impl Backend for Iocp {
         submission: &Submission<'_>,
     ) -> io::Result<Submitted> {
         self.refuse_if_shut()?;
+        if let Submission::Wait { object } = *submission {
+            // SAFETY: the caller keeps header and object until the packet.
+            unsafe {
+                self.waits
+                    .start(self.mechanism, &self.queue, header, object)?;
+            }
+            return Ok(Submitted::PacketOwed);
+        }
         // Without the association there would be no packet, ever (A10).
         let skips = self.attached.skips(submission.handle());
         let skips = skips.ok_or(Error::NotAttached)?;
@@ -292,6 +347,9 @@ impl Backend for Iocp {
     }
 
     fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {
+        if let Some(cancelled) = self.waits.cancel(&self.queue, header) {
+            return Ok(cancelled);
+        }
         if let Some(handle) = handle {
             return Self::cancel_on(handle, header);
         }
@@ -361,7 +419,11 @@ impl Backend for Iocp {
             match self.queue.take(wait)? {
                 // Left over from waking: its sleeper left with another packet in hand.
                 Some(packet) if packet.key == Self::close_packet().key => {}
-                taken => return Ok(taken),
+                Some(packet) => match self.translate(packet) {
+                    ALARM => {}
+                    packet => return Ok(Some(packet)),
+                },
+                None => return Ok(None),
             }
         }
     }
@@ -382,10 +444,13 @@ impl Backend for Iocp {
     fn release(&mut self, leak: bool, failures: &mut Vec<CloseFailure>) {
         if leak {
             // The kernel still owns operations: neither their port nor their sockets may go.
+            self.waits.forget();
+            self.alarm.forget();
             self.winsock.forget();
             self.queue.forget();
             return;
         }
+        self.alarm.stop();
         self.clean_up(failures);
         if let Err(error) = self.queue.close() {
             failures.push(CloseFailure {

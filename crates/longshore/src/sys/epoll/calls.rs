@@ -16,6 +16,8 @@ use std::{
 
 use socket2::SockAddr;
 
+use crate::error::Error;
+
 /// How many events one look at the kernel brings at most.
 pub(super) const BATCH: usize = 64;
 pub(super) type Events = [libc::epoll_event; BATCH];
@@ -97,6 +99,21 @@ pub(super) fn hush(bell: &OwnedFd) {
     let mut count = 0u64;
     // SAFETY: eight writable bytes, as eventfd(2) asks. "Nothing to read" is fine too.
     let _ = retry(|| unsafe { libc::read(bell.as_raw_fd(), (&raw mut count).cast(), 8) });
+}
+
+/// Whether a descriptor is readable, or broken, at this moment.
+pub(super) fn is_readable(fd: RawFd) -> io::Result<bool> {
+    let mut asked = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one entry, ours for the call.
+    let ready = retry(|| unsafe { libc::poll(&raw mut asked, 1, 0) as isize })?;
+    match asked.revents & libc::POLLNVAL {
+        0 => Ok(ready > 0),
+        _ => Err(Error::BadHandle.into()),
+    }
 }
 
 fn epoll_ctl(epoll: &OwnedFd, op: c_int, fd: RawFd, events: u32, token: u64) -> io::Result<()> {

@@ -7,9 +7,11 @@
 // UNSAFETY: system calls on buffers that the submitter lent until the packet.
 #![expect(unsafe_code)]
 
+mod watches;
+
 use std::{
     collections::VecDeque,
-    io, mem,
+    io,
     os::fd::RawFd,
     ptr::NonNull,
     sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
@@ -52,6 +54,8 @@ struct State {
     writes: Side,
     /// Operations that end when the descriptor is ready, and the events they wait for.
     watches: Vec<(Header, u32)>,
+    /// Operations that end when the descriptor is readable: asked of the descriptor, not of events.
+    waits: Vec<Header>,
     /// What the kernel has reported of a watched descriptor.
     seen: u32,
     detached: bool,
@@ -166,7 +170,7 @@ impl Source {
                     return Ok(self.end_at_once(header, Completion::ok(0), inbox));
                 }
             },
-            Submission::Read { .. } | Submission::Write { .. } => {
+            Submission::Read { .. } | Submission::Write { .. } | Submission::Wait { .. } => {
                 return Err(Error::WrongKind.into());
             }
         };
@@ -193,32 +197,6 @@ impl Source {
         }
         side.waiting.push_back(op);
         Ok(Submitted::PacketOwed)
-    }
-
-    /// Starts an operation that ends when one of these events was reported. Its count of bytes is
-    /// the set of those events.
-    ///
-    /// # Safety
-    /// The header is live and in place until its packet, or until `Done` or an error is returned.
-    pub(super) unsafe fn watch(
-        &self,
-        header: NonNull<RawOverlapped>,
-        events: u32,
-        inbox: &Inbox,
-    ) -> io::Result<Submitted> {
-        let mut state = self.state();
-        if state.detached {
-            return Err(Error::NotAttached.into());
-        }
-        // SAFETY: the caller's contract. Dropped unused on `Done`.
-        let header = unsafe { Header::new(header, self.terms.key) };
-        match state.seen & events {
-            0 => {
-                state.watches.push((header, events));
-                Ok(Submitted::PacketOwed)
-            }
-            seen => Ok(self.end_at_once(header, Completion::ok(seen), inbox)),
-        }
     }
 
     /// The operation ended inside the submitting call.
@@ -267,7 +245,7 @@ impl Source {
         if state.detached {
             return 0;
         }
-        if self.kind == Kind::Watched {
+        if self.kind == Kind::Waitable {
             state.seen |= events;
             return self.tell_watches(&mut state, events, inbox);
         }
@@ -280,19 +258,6 @@ impl Source {
         if readable || broken {
             state.reads.ready = true;
             queued += self.proceed(&mut state.reads, inbox);
-        }
-        queued
-    }
-
-    fn tell_watches(&self, state: &mut State, events: u32, inbox: &Inbox) -> usize {
-        let (told, left) = mem::take(&mut state.watches)
-            .into_iter()
-            .partition(|(_, wanted)| wanted & events != 0);
-        state.watches = left;
-        let told: Vec<(Header, u32)> = told;
-        let queued = told.len();
-        for (header, wanted) in told {
-            inbox.complete_quietly(header, Completion::ok(wanted & events));
         }
         queued
     }
@@ -321,9 +286,7 @@ impl Source {
     /// Takes one waiting operation out and completes it as cancelled.
     pub(super) fn cancel(&self, header: NonNull<RawOverlapped>, inbox: &Inbox) -> bool {
         let mut state = self.state();
-        let at = state.watches.iter().position(|(watch, _)| watch.is(header));
-        if let Some(at) = at {
-            let (header, _) = state.watches.swap_remove(at);
+        if let Some(header) = state.take_watch(header) {
             inbox.complete_quietly(header, CANCELLED);
             drop(state);
             inbox.wake_if_more();
@@ -346,7 +309,9 @@ impl Source {
     pub(super) fn detach(&self, inbox: &Inbox) {
         let mut state = self.state();
         state.detached = true;
-        for (header, _) in state.watches.drain(..) {
+        let State { watches, waits, .. } = &mut *state;
+        let watches = watches.drain(..).map(|(header, _)| header);
+        for header in watches.chain(waits.drain(..)) {
             inbox.complete_quietly(header, CANCELLED);
         }
         let State { reads, writes, .. } = &mut *state;

@@ -96,7 +96,7 @@ impl Table {
                 calls::epoll_add(epoll, fd, edges as u32, source.token())
                     .inspect_err(|_| self.disclaim(identity))?;
             }
-            Kind::Watched => {
+            Kind::Waitable => {
                 let edges = edges | libc::EPOLLPRI;
                 calls::epoll_add(epoll, fd, edges as u32, source.token())?;
             }
@@ -189,7 +189,7 @@ fn identify(fd: RawFd, kind: Kind) -> io::Result<Identity> {
     let fits = match kind {
         Kind::Socket => mode == libc::S_IFSOCK,
         Kind::File => matches!(mode, libc::S_IFREG | libc::S_IFBLK | libc::S_IFCHR),
-        Kind::Watched => true,
+        Kind::Waitable => true,
     };
     match fits {
         true => Ok(identity),

@@ -20,6 +20,6 @@ impl Watched {
 
 impl<'a> From<&'a Watched> for Handle<'a> {
     fn from(watched: &'a Watched) -> Self {
-        Self::new(watched.0.as_fd().as_raw_fd() as usize, Kind::Watched)
+        Self::new(watched.0.as_fd().as_raw_fd() as usize, Kind::Waitable)
     }
 }

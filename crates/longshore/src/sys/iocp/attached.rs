@@ -140,6 +140,13 @@ impl Attached {
         !is_same
     }
 
+    /// The terms of an attached value, whatever its kind.
+    pub(super) fn terms(&self, raw: usize) -> Option<Terms> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = table.get(&raw).filter(|entry| entry.live)?;
+        Some(entry.terms)
+    }
+
     /// Whether an attached handle skips the port on success; `None` if it is not attached.
     pub(super) fn skips(&self, handle: Handle<'_>) -> Option<bool> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
@@ -199,6 +206,8 @@ fn skip(handle: Handle<'_>) -> bool {
         // SAFETY: no pointers.
         Kind::File => unsafe { GetFileType(handle.raw() as HANDLE) == FILE_TYPE_DISK },
         Kind::Socket => winsock::is_plain_stream(handle.raw() as SOCKET),
+        // Kept elsewhere, see `wait`.
+        Kind::Waitable => false,
     };
     let mode = FILE_SKIP_COMPLETION_PORT_ON_SUCCESS as u8;
     // SAFETY: no pointers.

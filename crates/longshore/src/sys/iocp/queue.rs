@@ -56,6 +56,11 @@ impl Queue {
             .as_handle()
     }
 
+    /// Whether the port was closed or given up.
+    pub(super) fn is_gone(&self) -> bool {
+        self.port.is_none()
+    }
+
     #[inline]
     pub(super) fn post(&self, packet: Packet) -> io::Result<()> {
         let port = self.port()?.as_raw_handle();

@@ -131,6 +131,8 @@ unsafe fn call(header: NonNull<RawOverlapped>, submission: &Submission<'_>) -> i
         },
         // SAFETY: see above.
         Submission::Accept { slot, .. } => unsafe { accept(raw, slot, overlapped) },
+        // Started elsewhere, see `wait`.
+        Submission::Wait { .. } => Err(Error::WrongKind.into()),
         // SAFETY: see above.
         Submission::Connect { address, .. } => unsafe { connect(raw, address, overlapped) },
     }
