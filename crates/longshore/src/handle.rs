@@ -5,11 +5,11 @@
 
 use std::{fs::File, marker::PhantomData, net};
 
-#[cfg(unix)]
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// What an object that can be waited for lends: a descriptor here, a handle on Windows.
 #[cfg(unix)]
 pub(crate) use std::os::fd::AsFd as AsObject;
+#[cfg(unix)]
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// What an object that can be waited for lends: a handle here, a descriptor on Linux.
 #[cfg(windows)]
 pub(crate) use std::os::windows::io::AsHandle as AsObject;

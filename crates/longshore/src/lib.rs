@@ -53,11 +53,13 @@ pub mod os;
 mod overlapped;
 mod packet;
 mod port;
+pub mod process;
 mod submission;
 mod sync;
 mod sys;
 pub mod task;
 pub mod time;
+mod waitable;
 
 pub use buf::{BufResult, IoBuf, IoBufMut};
 pub use completion::Completion;
@@ -69,6 +71,7 @@ pub use overlapped::RawOverlapped;
 pub use packet::Packet;
 pub use submission::{AcceptSlot, Submission};
 pub use sys::{ABORTED, Backend, backend::CloseFailure};
+pub use waitable::{Signalled, Waitable};
 
 /// The README's programs, compiled and run as tests.
 #[cfg(doctest)]

@@ -16,6 +16,7 @@ pub(crate) mod backend;
 pub(crate) mod call;
 pub(crate) mod open;
 mod pool;
+pub(crate) mod process;
 
 #[cfg(windows)]
 pub(crate) mod iocp;

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["port"],
     &["dispatcher"],
     &["ioqueue", "task"],
-    &["fs", "net", "pipe", "time", "process", "signal"],
+    &["fs", "net", "pipe", "time", "process", "signal", "waitable"],
     &["os", "lib"],
 ];
 

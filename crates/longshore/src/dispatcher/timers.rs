@@ -27,7 +27,11 @@ use std::{
 };
 
 use super::{Inner, tokens::TICK};
-use crate::{packet::Packet, port::Port, sys::backend::{ALARM, Wait}};
+use crate::{
+    packet::Packet,
+    port::Port,
+    sys::backend::{ALARM, Wait},
+};
 
 /// Names one timer: its deadline, and a number that tells equal deadlines apart.
 pub(crate) type TimerKey = (Instant, u64);

@@ -46,6 +46,7 @@ mod ioqueue_windows;
 mod pollable;
 mod pool;
 mod posting;
+mod process;
 mod regressions;
 #[cfg(target_os = "linux")]
 mod regressions_linux;
@@ -91,6 +92,7 @@ fn main() -> std::process::ExitCode {
         task::TESTS,
         task_block_on::TESTS,
         time::TESTS,
+        process::TESTS,
         tcp::TESTS,
         tcp_buffers::TESTS,
         tcp_futures::TESTS,

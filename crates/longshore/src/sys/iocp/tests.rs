@@ -23,6 +23,7 @@ use crate::{
 mod files;
 mod posting;
 mod sockets;
+mod waits;
 
 /// Long enough for anything that is going to happen.
 const PATIENCE: Duration = Duration::from_secs(20);

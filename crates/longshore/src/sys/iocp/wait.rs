@@ -79,6 +79,11 @@ pub(super) fn is_wait(packet: Packet) -> bool {
     packet.key == WAIT as usize
 }
 
+#[cfg(test)]
+pub(super) fn key() -> usize {
+    WAIT as usize
+}
+
 /// The number of the alarm's wait.
 const ALARM: usize = 0;
 
@@ -141,7 +146,10 @@ impl Waits {
         if !is_open {
             return Err(Error::BadHandle.into());
         }
-        let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self
+            .attached
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         match attached.get(&handle.raw()) {
             Some(before) => Err(before.attached_already(terms).into()),
             None => {
@@ -152,7 +160,10 @@ impl Waits {
     }
 
     pub(super) fn detach(&self, raw: usize) -> io::Result<()> {
-        let mut attached = self.attached.write().unwrap_or_else(PoisonError::into_inner);
+        let mut attached = self
+            .attached
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         match attached.remove(&raw) {
             Some(_) => Ok(()),
             None => Err(Error::NotAttached.into()),

@@ -108,7 +108,10 @@ impl State {
         if let Some(at) = self.waits.iter().position(|wait| wait.is(header)) {
             return Some(self.waits.swap_remove(at));
         }
-        let at = self.watches.iter().position(|(watch, _)| watch.is(header))?;
+        let at = self
+            .watches
+            .iter()
+            .position(|(watch, _)| watch.is(header))?;
         Some(self.watches.swap_remove(at).0)
     }
 }

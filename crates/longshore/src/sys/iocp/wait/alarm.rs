@@ -21,7 +21,7 @@ use windows_sys::Win32::System::Threading::{
     SetWaitableTimer, TIMER_ALL_ACCESS,
 };
 
-use super::{ALARM, super::queue::Queue, Armed, Mechanism};
+use super::{super::queue::Queue, ALARM, Armed, Mechanism};
 use crate::packet::Packet;
 
 #[derive(Debug, Default)]
@@ -72,9 +72,8 @@ impl Alarm {
         }
         if armed.is_none() {
             // SAFETY: the timer is closed after the wait (see the fields), the port after both.
-            let started = unsafe {
-                Armed::start(mechanism, queue, timer.as_raw_handle() as usize, ALARM)
-            };
+            let started =
+                unsafe { Armed::start(mechanism, queue, timer.as_raw_handle() as usize, ALARM) };
             *armed = started.ok();
         }
         *due = armed.is_some().then_some(deadline);
@@ -126,5 +125,14 @@ fn set_timer(timer: &OwnedHandle, deadline: Instant) -> bool {
     let units = left.as_nanos().div_ceil(100).max(1);
     let due = -i64::try_from(units).unwrap_or(i64::MAX);
     // SAFETY: the timer is ours and open, the due time is read in the call, nothing is called back.
-    unsafe { SetWaitableTimer(timer.as_raw_handle(), &raw const due, 0, None, ptr::null(), 0) != 0 }
+    unsafe {
+        SetWaitableTimer(
+            timer.as_raw_handle(),
+            &raw const due,
+            0,
+            None,
+            ptr::null(),
+            0,
+        ) != 0
+    }
 }
