@@ -27,6 +27,7 @@
 mod calls;
 mod file;
 mod inbox;
+mod op;
 mod sleepers;
 mod source;
 mod table;
