@@ -31,6 +31,10 @@ pub(crate) use epoll::Epoll as Driver;
 /// (125) on Linux.
 pub const ABORTED: u32 = <Driver as backend::Backend>::ABORTED;
 
+/// The error code of a datagram that did not fit: `WSAEMSGSIZE` (10040) on Windows, `EMSGSIZE` (90)
+/// on Linux.
+pub(crate) const TOO_LONG: u32 = <Driver as backend::Backend>::TOO_LONG;
+
 /// The mechanism a port rests on.
 ///
 /// # Examples

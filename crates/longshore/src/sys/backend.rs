@@ -110,6 +110,9 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// The error code of a cancelled operation.
     const ABORTED: u32;
 
+    /// The error code of a datagram that did not fit into its buffer, or that is too long to send.
+    const TOO_LONG: u32;
+
     /// A new port. `concurrency` is the number of threads meant to run at once; a mechanism without
     /// such a limit ignores it.
     fn open(concurrency: u32) -> io::Result<Self>;

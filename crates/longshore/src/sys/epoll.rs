@@ -204,6 +204,7 @@ impl Epoll {
 impl Backend for Epoll {
     const STRANGERS: bool = false;
     const ABORTED: u32 = libc::ECANCELED as u32;
+    const TOO_LONG: u32 = libc::EMSGSIZE as u32;
 
     fn open(_concurrency: u32) -> io::Result<Self> {
         let epoll = calls::epoll_create()?;

@@ -58,6 +58,7 @@ use std::{
 
 use windows_sys::Win32::{
     Foundation::{ERROR_NOT_FOUND, ERROR_OPERATION_ABORTED, HANDLE},
+    Networking::WinSock::WSAEMSGSIZE,
     System::IO::{CancelIoEx, OVERLAPPED},
 };
 
@@ -76,6 +77,7 @@ use crate::{
 };
 
 mod attached;
+mod datagram;
 mod queue;
 mod start;
 mod status;
@@ -143,7 +145,7 @@ impl Iocp {
 
     /// Whether an attached handle skips the port when an operation succeeds at once.
     pub(crate) fn skips(&self, handle: Handle<'_>) -> bool {
-        self.attached.skips(handle).unwrap_or(false)
+        self.attached.modes(handle).is_some_and(|modes| modes.skips)
     }
 
     /// What the result of a caller's own system call on an attached handle says of the packet.
@@ -224,6 +226,7 @@ impl Iocp {
 impl Backend for Iocp {
     const STRANGERS: bool = true;
     const ABORTED: u32 = ERROR_OPERATION_ABORTED;
+    const TOO_LONG: u32 = WSAEMSGSIZE.cast_unsigned();
 
     fn open(concurrency: u32) -> io::Result<Self> {
         // Winsock first: it must be up before the port can carry a socket's packet, and dropping
@@ -285,10 +288,11 @@ impl Backend for Iocp {
     ) -> io::Result<Submitted> {
         self.refuse_if_shut()?;
         // Without the association there would be no packet, ever (A10).
-        let skips = self.attached.skips(submission.handle());
-        let skips = skips.ok_or(Error::NotAttached)?;
+        let modes = self.attached.modes(submission.handle());
+        let modes = modes.ok_or(Error::NotAttached)?;
+        submission.fits(modes.is_datagram)?;
         // SAFETY: the caller keeps `submit`'s contract, which is `start`'s.
-        unsafe { start::start(header, submission, skips) }
+        unsafe { start::start(header, submission, modes.skips) }
     }
 
     fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {

@@ -9,7 +9,7 @@ use std::{io, os::fd::RawFd, ptr::NonNull};
 use super::{calls, inbox::Header, source::Source};
 use crate::{
     completion::Completion,
-    submission::{AcceptSlot, clamp},
+    submission::{AcceptSlot, AddressSlot, clamp},
 };
 
 /// An operation on a socket.
@@ -23,10 +23,34 @@ pub(super) struct Op {
 
 #[derive(Debug)]
 pub(super) enum Call {
-    Recv { buffer: *mut u8, len: usize },
-    Send { buffer: *const u8, len: usize },
-    Accept { slot: NonNull<AcceptSlot> },
-    Connect { was_blocking: bool },
+    Recv {
+        buffer: *mut u8,
+        len: u32,
+        from: Option<NonNull<AddressSlot>>,
+    },
+    Send {
+        buffer: *const u8,
+        len: u32,
+        to: Option<NonNull<AddressSlot>>,
+    },
+    Accept {
+        slot: NonNull<AcceptSlot>,
+    },
+    Connect {
+        was_blocking: bool,
+    },
+}
+
+impl Call {
+    pub(super) fn recv(buffer: *mut u8, len: usize, from: Option<NonNull<AddressSlot>>) -> Self {
+        let len = clamp(len);
+        Self::Recv { buffer, len, from }
+    }
+
+    pub(super) fn send(buffer: *const u8, len: usize, to: Option<NonNull<AddressSlot>>) -> Self {
+        let len = clamp(len);
+        Self::Send { buffer, len, to }
+    }
 }
 
 // SAFETY: the pointers are used under the source's lock by whichever thread finds the descriptor
@@ -51,8 +75,11 @@ impl Op {
     pub(super) fn attempt(&mut self, source: &Source) -> Option<Completion> {
         let fd = source.fd;
         match self.call {
-            Call::Recv { buffer, len } => self.recv(source, buffer, clamp(len)),
-            Call::Send { buffer, len } => self.send(fd, buffer, clamp(len)),
+            Call::Recv { buffer, len, from } => self.recv(source, buffer, len, from),
+            Call::Send { buffer, len, to } if source.is_datagram => {
+                self.send_datagram(fd, buffer, len, to)
+            }
+            Call::Send { buffer, len, .. } => self.send(fd, buffer, len),
             Call::Accept { slot } => self.accept(fd, slot),
             Call::Connect { .. } => {
                 let result = calls::connected(fd)?;
@@ -61,9 +88,23 @@ impl Op {
         }
     }
 
-    fn recv(&mut self, source: &Source, buffer: *mut u8, len: u32) -> Option<Completion> {
-        // SAFETY: the submitter keeps the buffer valid until the packet.
-        let received = unsafe { calls::recv(source.fd, buffer, len as usize, source.is_datagram) };
+    /// Whether its first attempt came to nothing, so that the submitting call may return the error.
+    /// A datagram that was cut to nothing is gone all the same.
+    pub(super) fn was_refused(&self, first: Completion) -> bool {
+        let is_cut = matches!(self.call, Call::Recv { .. }) && first.error == libc::EMSGSIZE as u32;
+        first.error != 0 && first.bytes == 0 && !is_cut
+    }
+
+    fn recv(
+        &mut self,
+        source: &Source,
+        buffer: *mut u8,
+        len: u32,
+        from: Option<NonNull<AddressSlot>>,
+    ) -> Option<Completion> {
+        // SAFETY: the submitter keeps buffer and slot valid, and to us alone, until the packet.
+        let received =
+            unsafe { calls::recv(source.fd, buffer, len as usize, from, source.is_datagram) };
         match received {
             // The message's own length: the rest of it is gone (D12).
             Ok(message) if message > len as usize => Some(Completion {
@@ -74,12 +115,25 @@ impl Op {
         }
     }
 
+    /// Sends one datagram: a call moves all of it or nothing.
+    fn send_datagram(
+        &mut self,
+        fd: RawFd,
+        buffer: *const u8,
+        len: u32,
+        to: Option<NonNull<AddressSlot>>,
+    ) -> Option<Completion> {
+        // SAFETY: the submitter keeps buffer and slot valid until the packet.
+        let sent = unsafe { calls::send(fd, buffer, len as usize, to) };
+        self.outcome(sent.map(|n| n as u32))
+    }
+
     /// Sends until all is sent or the socket is full.
     fn send(&mut self, fd: RawFd, buffer: *const u8, len: u32) -> Option<Completion> {
         while self.done < len {
             let (start, rest) = (self.done as usize, (len - self.done) as usize);
             // SAFETY: `start + rest` is the buffer's length, and the submitter keeps it valid.
-            match unsafe { calls::send(fd, buffer.add(start), rest) } {
+            match unsafe { calls::send(fd, buffer.add(start), rest, None) } {
                 Ok(sent) => self.done += sent as u32,
                 Err(error) => return self.outcome(Err(error)),
             }

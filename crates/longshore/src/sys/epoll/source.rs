@@ -124,14 +124,21 @@ impl Source {
         if state.detached {
             return Err(Error::NotAttached.into());
         }
+        submission.fits(self.is_datagram)?;
         let call = match *submission {
             // A receive would take away the error that tells how the connect ended. Windows
             // refuses it as well.
             Submission::Recv { .. } if state.is_connecting() => {
                 return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
             }
-            Submission::Recv { buffer, len, .. } => Call::Recv { buffer, len },
-            Submission::Send { buffer, len, .. } => Call::Send { buffer, len },
+            Submission::Recv { buffer, len, .. } => Call::recv(buffer, len, None),
+            Submission::RecvFrom {
+                buffer, len, from, ..
+            } => Call::recv(buffer, len, Some(from)),
+            Submission::Send { buffer, len, .. } => Call::send(buffer, len, None),
+            Submission::SendTo {
+                buffer, len, to, ..
+            } => Call::send(buffer, len, Some(to)),
             Submission::Accept { slot, .. } => {
                 calls::set_blocking(self.fd, false)?;
                 // SAFETY: nothing is in flight yet, so the slot is ours alone.
@@ -162,8 +169,8 @@ impl Source {
         if side.ready && side.waiting.is_empty() && !is_connect {
             match op.attempt(self) {
                 // The submitting call's own failure; nothing was started.
-                Some(Completion { bytes: 0, error }) if error != 0 => {
-                    return Err(io::Error::from_raw_os_error(error as i32));
+                Some(completion) if op.was_refused(completion) => {
+                    return Err(io::Error::from_raw_os_error(completion.error as i32));
                 }
                 Some(completion) => {
                     return Ok(self.end_at_once(op.header, completion, inbox));
