@@ -66,6 +66,8 @@ mod tcp_cancel;
 mod tcp_futures;
 mod threads;
 mod time;
+mod udp;
+mod udp_contexts;
 mod waiting;
 
 fn main() -> std::process::ExitCode {
@@ -95,6 +97,8 @@ fn main() -> std::process::ExitCode {
         tcp_buffers::TESTS,
         tcp_futures::TESTS,
         tcp_cancel::TESTS,
+        udp::TESTS,
+        udp_contexts::TESTS,
         faults_io::TESTS,
         faults_leaks::TESTS,
         ioqueue::TESTS,
