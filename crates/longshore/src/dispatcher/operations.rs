@@ -24,7 +24,10 @@ impl Dispatcher {
     ///
     /// Once, before the first operation on it. On Windows the binding lasts as long as the
     /// object: files must be open with `FILE_FLAG_OVERLAPPED`. Call [`detach`](Self::detach)
-    /// before closing the handle.
+    /// before closing the handle. A datagram socket, the caller's own as well, stops reporting
+    /// unreachable ports there (`SIO_UDP_CONNRESET` and `SIO_UDP_NETRESET` are switched off), because
+    /// they would fail receives that have nothing to do with them; whoever wants them can switch them
+    /// on again afterwards.
     ///
     /// # Errors
     /// [`Error::AlreadyAttached`], [`Error::OtherPort`], [`Error::NotOverlapped`],
@@ -80,7 +83,7 @@ impl Dispatcher {
     /// # Safety
     /// Until its `on_event` is called, or an error is returned:
     /// * `context` points to a live Context that is not moved, dropped or borrowed mutably;
-    /// * the buffer, or the accept slot, is valid for the operation and otherwise untouched;
+    /// * the buffer, and the slot if there is one, is valid for the operation and otherwise untouched;
     /// * the handle stays open. (To close it early, [`detach`](Self::detach) first.)
     ///
     /// # Examples
