@@ -13,6 +13,7 @@ mod run;
 pub(crate) mod task;
 mod timers;
 mod tokens;
+mod work;
 
 use std::{
     collections::HashSet,
@@ -42,6 +43,8 @@ pub(crate) use timers::TimerKey;
 use timers::Timers;
 pub(crate) use tokens::Guest;
 use tokens::Guests;
+pub use work::WorkGuard;
+use work::{Presence, Visitor};
 
 /// One completion port, and the threads' way into it (D1).
 ///
@@ -58,12 +61,12 @@ use tokens::Guests;
 /// ```
 /// use longshore::Dispatcher;
 /// let port = Dispatcher::new()?;
+/// port.post_fn(|| println!("on whichever thread is free"))?;
 /// let worker = std::thread::spawn({
 ///     let port = port.clone();
 ///     move || port.run()
 /// });
-/// port.post_fn(|| println!("on whichever thread is free"))?;
-/// port.stop()?;
+/// port.run()?;
 /// worker.join().unwrap()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -88,6 +91,7 @@ pub(crate) struct Inner {
     registered: RwLock<HashSet<usize>>,
     foreign: Foreign,
     running: RunState,
+    presence: Presence,
     pub(crate) timers: Timers,
     guests: Guests,
     pub(crate) tasks: Tasks,
@@ -325,8 +329,9 @@ impl Inner {
 
     #[inline]
     pub(crate) fn dispatch(&self, wait: Wait) -> io::Result<bool> {
+        let visitor = Visitor::new(self);
         loop {
-            match self.take(wait)? {
+            match self.take(wait, &visitor)? {
                 Some(packet) if self.deliver(packet)? => return Ok(true),
                 Some(_) => {}
                 None => return Ok(false),

@@ -14,6 +14,7 @@ use crate::error::Error;
 
 pub(crate) mod backend;
 pub(crate) mod call;
+pub(crate) mod doze;
 pub(crate) mod open;
 mod pool;
 

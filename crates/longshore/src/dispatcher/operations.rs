@@ -211,6 +211,7 @@ impl Inner {
             // `on_event` or our error, and nothing uses its header.
             unsafe { RawOverlapped::reset(close::header(address)) };
         });
+        self.work_ended();
         match taken_back {
             true => Err(refused),
             false => Ok(()),
@@ -291,7 +292,9 @@ impl Inner {
     /// was delivered already, by a forged packet.
     pub(crate) fn finish_at_once(&self, header: NonNull<RawOverlapped>, ticket: Ticket) -> bool {
         let address = header.as_ptr().addr();
-        self.in_flight.take_back_event(address, ticket, || {})
+        let taken_back = self.in_flight.take_back_event(address, ticket, || {});
+        self.work_ended();
+        taken_back
     }
 
     /// Enters an operation into the table and prepares its header, unless the port is closed.
@@ -333,7 +336,9 @@ impl Inner {
     }
 
     pub(crate) fn disarm(&self, context: NonNull<Context>) -> bool {
-        self.in_flight.disarm(context.as_ptr().addr())
+        let disarmed = self.in_flight.disarm(context.as_ptr().addr());
+        self.work_ended();
+        disarmed
     }
 
     /// Asks for the cancellation of an operation that longshore started, if it still runs.

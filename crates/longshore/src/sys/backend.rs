@@ -33,7 +33,7 @@ use crate::{
     overlapped::RawOverlapped,
     packet::Packet,
     submission::{Issued, Submission},
-    sys::call::Errand,
+    sys::{call::Errand, doze::Doze},
 };
 
 /// How long `take` may wait for a packet.
@@ -126,8 +126,9 @@ pub(crate) trait Backend: Sized + Send + Sync {
         Ok(None)
     }
 
-    /// Asks the kernel for one packet, waiting as told; `None` when the time is up.
-    fn take(&self, wait: Wait) -> io::Result<Option<Packet>>;
+    /// Asks the kernel for one packet, waiting as told; `None` when the time is up, or when `doze`
+    /// would not have the thread sleep.
+    fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>>;
 
     /// Where the port can be waited for from outside, ends that wait at `deadline`.
     fn set_alarm(&self, _deadline: Option<Instant>) {}

@@ -46,6 +46,7 @@
 use std::{
     hint::black_box,
     io,
+    ops::ControlFlow,
     os::windows::io::BorrowedHandle,
     ptr::NonNull,
     sync::{
@@ -72,6 +73,7 @@ use crate::{
     sys::{
         backend::{Backend, CloseFailure, Submitted, Terms, Wait},
         call::Errand,
+        doze::{Doze, Dozing},
         pool::{NoTransfer, Pool},
     },
 };
@@ -177,6 +179,20 @@ impl Iocp {
         Ok(sleeper)
     }
 
+    /// Before a thread sleeps: looks at the queue, but only if the thread would rather not sleep,
+    /// because the look is a system call. (A packet that another thread has just taken, and not
+    /// told anybody of, is still in flight as far as the dispatcher's table knows.)
+    fn last_look(&self, doze: &dyn Doze) -> io::Result<ControlFlow<Option<Packet>>> {
+        if doze.may_sleep() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let found = self.queue.take(Wait::Poll)?;
+        Ok(match found.is_none() && doze.may_sleep() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(found),
+        })
+    }
+
     fn close_packet() -> Packet {
         Packet {
             key: CLOSE as usize,
@@ -249,14 +265,21 @@ impl Backend for Iocp {
     }
 
     #[inline]
-    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
         self.refuse_if_shut()?;
-        // A look that does not block needs no waking, so it is not counted.
-        let _sleeper = match wait {
-            Wait::Poll => None,
-            Wait::Until(_) | Wait::Forever => Some(self.fall_asleep()?),
+        let taken = match wait {
+            // A look that does not block needs no waking, so it is not counted.
+            Wait::Poll => self.queue.take(wait)?,
+            Wait::Until(_) | Wait::Forever => {
+                let _watched = Dozing::new(doze);
+                let _sleeper = self.fall_asleep()?;
+                match self.last_look(doze)? {
+                    ControlFlow::Break(taken) => taken,
+                    ControlFlow::Continue(()) => self.queue.take(wait)?,
+                }
+            }
         };
-        match self.queue.take(wait)? {
+        match taken {
             // Before `shut` nobody has posted this key but a stranger, whose packet is no order.
             Some(packet) if packet.key == Self::close_packet().key && self.is_shut() => {
                 Err(Error::Closed.into())

@@ -54,6 +54,7 @@ mod regressions_windows;
 mod repost;
 mod resources;
 mod running;
+mod running_work;
 mod sharing;
 #[cfg(target_os = "linux")]
 mod stale;
@@ -75,6 +76,7 @@ fn main() -> std::process::ExitCode {
         posting::TESTS,
         waiting::TESTS,
         running::TESTS,
+        running_work::TESTS,
         callbacks::TESTS,
         repost::TESTS,
         sharing::TESTS,

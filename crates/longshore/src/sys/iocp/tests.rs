@@ -17,7 +17,10 @@ use crate::{
     overlapped::RawOverlapped,
     packet::Packet,
     submission::{Issued, Submission},
-    sys::backend::{Backend as _, Submitted, Terms, Wait},
+    sys::{
+        backend::{Backend as _, Submitted, Terms, Wait},
+        doze::Unwatched,
+    },
 };
 
 mod files;
@@ -96,7 +99,7 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 fn nothing_left(port: &Iocp) {
-    assert_eq!(port.take(Wait::Poll).expect("a look"), None);
+    assert_eq!(port.take(Wait::Poll, &Unwatched).expect("a look"), None);
 }
 
 #[track_caller]
