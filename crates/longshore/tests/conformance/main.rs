@@ -58,6 +58,7 @@ mod running_work;
 mod sharing;
 #[cfg(target_os = "linux")]
 mod stale;
+mod strands;
 mod support;
 mod task;
 mod task_block_on;
@@ -77,6 +78,7 @@ fn main() -> std::process::ExitCode {
         waiting::TESTS,
         running::TESTS,
         running_work::TESTS,
+        strands::TESTS,
         callbacks::TESTS,
         repost::TESTS,
         sharing::TESTS,
