@@ -19,6 +19,10 @@ pub(crate) trait Doze {
 
 /// Nobody has to know.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    all(windows, not(test)),
+    expect(dead_code, reason = "only a look that may sleep asks there")
+)]
 pub(crate) struct Unwatched;
 
 impl Doze for Unwatched {

@@ -79,7 +79,10 @@ impl Op {
 
     /// Takes the operation's packet, which must be the next one, and its outcome.
     fn finish(self, port: &Iocp, issued: &Issued) -> Completion {
-        let packet = port.take(soon()).expect("a take").expect("a packet");
+        let packet = port
+            .take(soon(), &Unwatched)
+            .expect("a take")
+            .expect("a packet");
         assert_eq!(packet.key, 0);
         assert_eq!(packet.overlapped, self.0.as_ptr().addr());
         // SAFETY: the header lives, its packet was taken, and the test kept everything else.

@@ -76,7 +76,12 @@ fn d06_each_packet_is_taken_exactly_once_by_many_threads() {
         }
         let takers = [(); 4].map(|()| {
             scope.spawn(|| {
-                let take = |_| port.take(soon()).expect("a take").expect("a packet").key;
+                let take = |_| {
+                    port.take(soon(), &Unwatched)
+                        .expect("a take")
+                        .expect("a packet")
+                        .key
+                };
                 (0..EACH).map(take).collect::<Vec<_>>()
             })
         });
@@ -156,7 +161,10 @@ fn d01_strangers_post_to_the_exported_handle() {
     assert_ne!(posted, 0);
     // While the port is open the CLOSE key is a stranger's packet like any other.
     assert_eq!(
-        port.take(soon()).expect("a take").expect("a packet").key,
+        port.take(soon(), &Unwatched)
+            .expect("a take")
+            .expect("a packet")
+            .key,
         key
     );
     close(port);
