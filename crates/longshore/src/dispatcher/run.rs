@@ -114,7 +114,7 @@ impl Dispatcher {
     /// # Examples
     /// ```
     /// let port = longshore::Dispatcher::new()?;
-    /// let guard = port.work_guard();
+    /// let _guard = port.work_guard();
     /// port.post_fn(|| {})?;
     /// assert_eq!(port.run_ready()?, 1);
     /// # Ok::<(), std::io::Error>(())
@@ -134,7 +134,7 @@ impl Dispatcher {
     /// ```
     /// use std::time::Duration;
     /// let port = longshore::Dispatcher::new()?;
-    /// let guard = port.work_guard();
+    /// let _guard = port.work_guard();
     /// assert_eq!(port.run_for(Duration::from_millis(1))?, 0);
     /// # Ok::<(), std::io::Error>(())
     /// ```
