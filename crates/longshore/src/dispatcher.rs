@@ -10,9 +10,11 @@ mod entry;
 mod in_flight;
 mod operations;
 mod run;
+mod strand;
 pub(crate) mod task;
 mod timers;
 mod tokens;
+mod work;
 
 use std::{
     collections::HashSet,
@@ -37,11 +39,14 @@ use in_flight::InFlight;
 pub(crate) use in_flight::{Door, Flight, Recipient, Ticket};
 pub(crate) use operations::Started;
 use run::RunState;
+pub use strand::Strand;
 use task::Tasks;
 pub(crate) use timers::TimerKey;
 use timers::Timers;
 pub(crate) use tokens::Guest;
 use tokens::Guests;
+pub use work::WorkGuard;
+use work::{Presence, Visitor};
 
 /// One completion port, and the threads' way into it (D1).
 ///
@@ -58,12 +63,12 @@ use tokens::Guests;
 /// ```
 /// use longshore::Dispatcher;
 /// let port = Dispatcher::new()?;
+/// port.post_fn(|| println!("on whichever thread is free"))?;
 /// let worker = std::thread::spawn({
 ///     let port = port.clone();
 ///     move || port.run()
 /// });
-/// port.post_fn(|| println!("on whichever thread is free"))?;
-/// port.stop()?;
+/// port.run()?;
 /// worker.join().unwrap()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -88,6 +93,7 @@ pub(crate) struct Inner {
     registered: RwLock<HashSet<usize>>,
     foreign: Foreign,
     running: RunState,
+    presence: Presence,
     pub(crate) timers: Timers,
     guests: Guests,
     pub(crate) tasks: Tasks,
@@ -325,8 +331,9 @@ impl Inner {
 
     #[inline]
     pub(crate) fn dispatch(&self, wait: Wait) -> io::Result<bool> {
+        let visitor = Visitor::new(self);
         loop {
-            match self.take(wait)? {
+            match self.take(wait, &visitor)? {
                 Some(packet) if self.deliver(packet)? => return Ok(true),
                 Some(_) => {}
                 None => return Ok(false),

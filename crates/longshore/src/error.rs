@@ -35,7 +35,8 @@ pub enum Error {
     UnregisteredHandle,
     /// The handle was closed while it was registered.
     PrematureClose,
-    /// The buffer is empty. (A read of zero bytes could not be told from the end of the file.)
+    /// The buffer is empty. (A read of zero bytes could not be told from the end of the file.
+    /// A datagram may be empty.)
     ZeroLength,
     /// The buffer is longer than `isize::MAX` bytes, which no object in memory is.
     TooLong,

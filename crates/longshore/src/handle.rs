@@ -123,6 +123,12 @@ impl<'a> From<&'a net::TcpListener> for Handle<'a> {
     }
 }
 
+impl<'a> From<&'a net::UdpSocket> for Handle<'a> {
+    fn from(socket: &'a net::UdpSocket) -> Self {
+        Self::socket(socket)
+    }
+}
+
 impl<'a> From<&'a socket2::Socket> for Handle<'a> {
     fn from(socket: &'a socket2::Socket) -> Self {
         Self::socket(socket)

@@ -69,7 +69,7 @@ pub use handle::Handle;
 pub use ioqueue::{Aborted, IoQueue, Overlapped, Registered, Transfer, VectoredTransfer, Wait};
 pub use overlapped::RawOverlapped;
 pub use packet::Packet;
-pub use submission::{AcceptSlot, Submission};
+pub use submission::{AcceptSlot, AddressSlot, Submission};
 pub use sys::{ABORTED, Backend, backend::CloseFailure};
 pub use waitable::{Signalled, Waitable};
 

@@ -19,6 +19,7 @@ use crate::{
         self, Driver,
         backend::{Backend as _, CloseFailure, Submitted, Terms, Wait},
         call::{Call, Errand},
+        doze::Doze,
     },
 };
 
@@ -60,8 +61,8 @@ impl Port {
     }
 
     #[inline]
-    pub(crate) fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
-        self.driver.take(wait)
+    pub(crate) fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
+        self.driver.take(wait, doze)
     }
 
     /// Has whoever waits for the port from outside look again at `deadline`.

@@ -9,6 +9,10 @@ use crate::{
     handle::{Handle, Kind},
 };
 
+mod address;
+
+pub use address::AddressSlot;
+
 /// Room for the two addresses `AcceptEx` writes: each the largest socket address plus 16 bytes.
 pub(crate) const ACCEPT_ADDRESS: usize = 128 + 16;
 
@@ -60,23 +64,52 @@ pub enum Submission<'h> {
         /// The length of the buffer in bytes.
         len: usize,
     },
-    /// Receive from a connected socket: at least one byte, or 0 when the peer has finished.
+    /// Receive from a connected socket: at least one byte, or 0 when the peer has finished. On a
+    /// datagram socket: one datagram, from whomever; 0 bytes are an empty one, and one that is longer
+    /// than the buffer is cut, and told as in [`RecvFrom`](Self::RecvFrom).
     Recv {
         /// The connected socket.
         socket: Handle<'h>,
         /// Where the bytes go; it need not be initialised.
         buffer: *mut u8,
-        /// The length of the buffer in bytes.
+        /// The length of the buffer in bytes; 0 is for datagram sockets only.
         len: usize,
     },
-    /// Send on a connected stream socket: all bytes, unless an error or a cancel comes first.
+    /// Send on a connected socket: all bytes, unless an error or a cancel comes first. On a datagram
+    /// socket: one datagram, of 0 bytes too, as a whole or not at all.
     Send {
         /// The connected socket.
         socket: Handle<'h>,
         /// The bytes to send.
         buffer: *const u8,
-        /// The length of the buffer in bytes.
+        /// The length of the buffer in bytes; 0 is for datagram sockets only.
         len: usize,
+    },
+    /// Receive one datagram and its sender's address. 0 bytes are an empty datagram. One that is
+    /// longer than the buffer is cut: the bytes that were kept come with the error `WSAEMSGSIZE`
+    /// (10040; Linux: `EMSGSIZE`), and the rest is gone. So a receive of 0 bytes takes a datagram,
+    /// too.
+    RecvFrom {
+        /// The datagram socket.
+        socket: Handle<'h>,
+        /// Where the bytes go; it need not be initialised.
+        buffer: *mut u8,
+        /// The length of the buffer in bytes; it may be 0.
+        len: usize,
+        /// Where the sender's address is put.
+        from: NonNull<AddressSlot>,
+    },
+    /// Send one datagram, as a whole or not at all. 0 bytes are an empty datagram; one that is too
+    /// long is an error (`WSAEMSGSIZE`, `EMSGSIZE`), and nothing is sent.
+    SendTo {
+        /// The datagram socket.
+        socket: Handle<'h>,
+        /// The bytes to send.
+        buffer: *const u8,
+        /// The length of the buffer in bytes; it may be 0.
+        len: usize,
+        /// Whom it goes to. In a slot, because the system may look at the address until the packet.
+        to: NonNull<AddressSlot>,
     },
     /// Accept one connection on a listening TCP socket. The count of bytes is 0.
     Accept {
@@ -191,7 +224,10 @@ impl Submission<'_> {
     pub(crate) fn handle(&self) -> Handle<'_> {
         match *self {
             Self::Read { handle, .. } | Self::Write { handle, .. } => handle,
-            Self::Recv { socket, .. } | Self::Send { socket, .. } => socket,
+            Self::Recv { socket, .. }
+            | Self::Send { socket, .. }
+            | Self::RecvFrom { socket, .. }
+            | Self::SendTo { socket, .. } => socket,
             Self::Accept { listener, .. } => listener,
             Self::Connect { socket, .. } => socket,
             Self::Wait { object } => object,
@@ -235,13 +271,17 @@ impl Submission<'_> {
             return Err(Error::WrongKind);
         }
         let (buffer, len) = match *self {
-            Self::Read { buffer, len, .. } | Self::Recv { buffer, len, .. } => {
-                (buffer.cast_const(), len)
-            }
-            Self::Write { buffer, len, .. } | Self::Send { buffer, len, .. } => (buffer, len),
+            Self::Read { buffer, len, .. }
+            | Self::Recv { buffer, len, .. }
+            | Self::RecvFrom { buffer, len, .. } => (buffer.cast_const(), len),
+            Self::Write { buffer, len, .. }
+            | Self::Send { buffer, len, .. }
+            | Self::SendTo { buffer, len, .. } => (buffer, len),
             Self::Accept { .. } | Self::Connect { .. } | Self::Wait { .. } => return Ok(()),
         };
         match len {
+            // A datagram may be empty. Whether the socket has any, its port knows (`fits`).
+            0 if wanted == Kind::Socket => return Ok(()),
             0 => return Err(Error::ZeroLength),
             _ if len > isize::MAX as usize => return Err(Error::TooLong),
             _ if buffer.is_null() => return Err(Error::NullBuffer),
@@ -251,6 +291,17 @@ impl Submission<'_> {
         match end {
             Some(end) if end <= i64::MAX as u64 => Ok(()),
             _ => Err(Error::OffsetOutOfRange),
+        }
+    }
+
+    /// Refuses what this sort of socket has not, which is known once it is attached: empty transfers
+    /// on a stream, addresses of single messages on anything but a datagram socket.
+    pub(crate) fn fits(&self, is_datagram: bool) -> Result<(), Error> {
+        match *self {
+            _ if is_datagram => Ok(()),
+            Self::Recv { len: 0, .. } | Self::Send { len: 0, .. } => Err(Error::ZeroLength),
+            Self::RecvFrom { .. } | Self::SendTo { .. } => Err(Error::WrongKind),
+            _ => Ok(()),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 
 pub(crate) mod backend;
 pub(crate) mod call;
+pub(crate) mod doze;
 pub(crate) mod open;
 mod pool;
 pub(crate) mod process;
@@ -31,6 +32,10 @@ pub(crate) use epoll::Epoll as Driver;
 /// The error code of a cancelled operation: `ERROR_OPERATION_ABORTED` (995) on Windows, `ECANCELED`
 /// (125) on Linux.
 pub const ABORTED: u32 = <Driver as backend::Backend>::ABORTED;
+
+/// The error code of a datagram that did not fit: `WSAEMSGSIZE` (10040) on Windows, `EMSGSIZE` (90)
+/// on Linux.
+pub(crate) const TOO_LONG: u32 = <Driver as backend::Backend>::TOO_LONG;
 
 /// The mechanism a port rests on.
 ///

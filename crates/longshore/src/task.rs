@@ -68,6 +68,8 @@ impl Dispatcher {
     /// Panics of the future, and of callbacks that this thread dispatches meanwhile, are passed on.
     pub fn block_on<F: Future>(&self, future: F) -> io::Result<F::Output> {
         let guest = Guest::new(self.inner.clone());
+        // Whoever runs the port for this thread goes on while it is busy with the future itself.
+        let _work = self.work_guard();
         let waker = Waker::from(Arc::new(WakeGuest(guest.clone())));
         let mut context = Context::from_waker(&waker);
         let mut future = pin!(future);
@@ -169,6 +171,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         if let Some(inner) = self.port.upgrade() {
             inner.tasks.leave(self.number);
+            inner.work_ended();
         }
     }
 }

@@ -123,7 +123,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(key) = self.timer.take() {
-            self.inner.timers.remove(&key);
+            self.inner.remove_timer(&key);
         }
     }
 }

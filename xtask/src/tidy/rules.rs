@@ -102,7 +102,7 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What the names of tests begin with when they are about no rule of the contract.
-const SUBJECTS: &[&str] = &["fault", "fs", "loom", "task", "tcp", "time"];
+const SUBJECTS: &[&str] = &["fault", "fs", "loom", "task", "tcp", "time", "udp"];
 
 /// `d06_takes_one`, `tcp_reads`, `regressions::...`, `counts::...`.
 fn looks_like_test(name: &str) -> bool {

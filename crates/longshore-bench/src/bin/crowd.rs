@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 
 fn crowd(address: SocketAddr, count: usize) -> io::Result<()> {
     let port = Dispatcher::new()?;
+    let _work = port.work_guard();
     let worker = port.clone();
     let worker = thread::spawn(move || worker.run());
 

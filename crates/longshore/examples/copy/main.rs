@@ -95,10 +95,12 @@ fn run(from: &Path, to: &Path) -> io::Result<u64> {
     let to = target(from, to)?;
 
     let port = Dispatcher::new()?;
+    let work = port.work_guard();
     let worker = port.clone();
     let worker = thread::spawn(move || worker.run());
     let part = Part::beside(&to);
     let copied = port.block_on(copy(&port, from, &part, about.len(), stop));
+    drop(work);
     port.stop()?;
     let _ = worker.join();
     port.close()?;

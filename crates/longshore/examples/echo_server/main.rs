@@ -67,6 +67,8 @@ fn run(options: &Options) -> io::Result<()> {
     out.flush()?;
     drop(out);
 
+    // The threads stay although there may be a moment without a connection or an accept.
+    let _work = port.work_guard();
     let workers: Vec<_> = (0..options.threads)
         .map(|_| {
             let port = port.clone();

@@ -109,6 +109,7 @@ fn latency(what: &'static str, samples: &[Duration]) -> Latency {
 fn quiet_posts(backend: Backend) -> io::Result<Vec<Duration>> {
     let port = Dispatcher::builder().backend(backend).build()?;
     let (sender, receiver) = mpsc::channel();
+    let work = port.work_guard();
     let dispatching = thread::spawn({
         let port = port.clone();
         move || port.run()
@@ -124,7 +125,7 @@ fn quiet_posts(backend: Backend) -> io::Result<Vec<Duration>> {
         let latency = receiver.recv_timeout(PATIENCE).map_err(io::Error::other)?;
         latencies.push(latency);
     }
-    port.stop()?;
+    drop(work);
     dispatching
         .join()
         .map_err(|_| io::Error::other("the dispatching thread panicked"))??;

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Dispatcher, Inner, in_flight::InFlight, run::RunState, task::Tasks, timers::Timers,
-    tokens::Guests,
+    tokens::Guests, work::Presence,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -121,6 +121,7 @@ impl Builder {
                 hook: self.on_foreign,
             },
             running: RunState::default(),
+            presence: Presence::new(),
             timers: Timers::new(),
             guests: Guests::default(),
             tasks: Tasks::default(),

@@ -16,7 +16,7 @@ use super::{
     Dispatcher, Inner, Open, closure,
     context::OnCallback,
     entry::{Entry, WAKE},
-    task,
+    strand, task,
 };
 use crate::{
     error::Error,
@@ -320,6 +320,12 @@ impl Inner {
             Entry::Callback(callback, word) if callback as usize == task::RUN as usize => {
                 // SAFETY: as above.
                 unsafe { task::discard(word) };
+            }
+            Entry::Callback(callback, word) if callback as usize == strand::TURN as usize => {
+                let mut hand_over =
+                    |callback, context| undelivered(Undelivered { callback, context });
+                // SAFETY: as above.
+                unsafe { strand::discard(word, &mut hand_over) };
             }
             Entry::Callback(callback, context) => undelivered(Undelivered { callback, context }),
             // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.

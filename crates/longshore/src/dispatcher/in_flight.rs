@@ -252,6 +252,16 @@ impl InFlight {
         self.events.len()
     }
 
+    /// Whether any operation is in flight.
+    pub(crate) fn has_events(&self) -> bool {
+        self.events.are_any()
+    }
+
+    /// Whether any post is on its way, as far as they are recorded.
+    pub(crate) fn has_posts(&self) -> bool {
+        self.posts.are_any()
+    }
+
     /// Posts on their way, as far as they are recorded.
     pub(crate) fn posts(&self) -> usize {
         self.posts
@@ -278,6 +288,10 @@ impl<K: Hash + Eq, V> Shards<K, V> {
 
     fn lock(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
         lock(&self.maps[self.hasher.hash_one(key) as usize & (SHARDS - 1)])
+    }
+
+    fn are_any(&self) -> bool {
+        self.maps.iter().any(|map| !lock(map).is_empty())
     }
 
     fn len(&self) -> usize {

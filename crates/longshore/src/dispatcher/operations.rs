@@ -24,7 +24,10 @@ impl Dispatcher {
     ///
     /// Once, before the first operation on it. On Windows the binding lasts as long as the
     /// object: files must be open with `FILE_FLAG_OVERLAPPED`. Call [`detach`](Self::detach)
-    /// before closing the handle.
+    /// before closing the handle. A datagram socket, the caller's own as well, stops reporting
+    /// unreachable ports there (`SIO_UDP_CONNRESET` and `SIO_UDP_NETRESET` are switched off), because
+    /// they would fail receives that have nothing to do with them; whoever wants them can switch them
+    /// on again afterwards.
     ///
     /// # Errors
     /// [`Error::AlreadyAttached`], [`Error::OtherPort`], [`Error::NotOverlapped`],
@@ -80,7 +83,7 @@ impl Dispatcher {
     /// # Safety
     /// Until its `on_event` is called, or an error is returned:
     /// * `context` points to a live Context that is not moved, dropped or borrowed mutably;
-    /// * the buffer, or the accept slot, is valid for the operation and otherwise untouched;
+    /// * the buffer, and the slot if there is one, is valid for the operation and otherwise untouched;
     /// * the handle stays open. (To close it early, [`detach`](Self::detach) first.)
     ///
     /// # Examples
@@ -208,6 +211,7 @@ impl Inner {
             // `on_event` or our error, and nothing uses its header.
             unsafe { RawOverlapped::reset(close::header(address)) };
         });
+        self.work_ended();
         match taken_back {
             true => Err(refused),
             false => Ok(()),
@@ -288,7 +292,9 @@ impl Inner {
     /// was delivered already, by a forged packet.
     pub(crate) fn finish_at_once(&self, header: NonNull<RawOverlapped>, ticket: Ticket) -> bool {
         let address = header.as_ptr().addr();
-        self.in_flight.take_back_event(address, ticket, || {})
+        let taken_back = self.in_flight.take_back_event(address, ticket, || {});
+        self.work_ended();
+        taken_back
     }
 
     /// Enters an operation into the table and prepares its header, unless the port is closed.
@@ -330,7 +336,9 @@ impl Inner {
     }
 
     pub(crate) fn disarm(&self, context: NonNull<Context>) -> bool {
-        self.in_flight.disarm(context.as_ptr().addr())
+        let disarmed = self.in_flight.disarm(context.as_ptr().addr());
+        self.work_ended();
+        disarmed
     }
 
     /// Asks for the cancellation of an operation that longshore started, if it still runs.

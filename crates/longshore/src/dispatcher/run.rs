@@ -1,4 +1,4 @@
-//! `run` and `stop`.
+//! `run` and `stop`. When a run ends by itself, because nothing is left to do, is told in `work`.
 //!
 //! `stop` must release exactly the threads inside `run`, not those in a plain `dispatch`, and both
 //! kinds wait on the same queue. So `stop` sets a flag and posts one token for each runner that
@@ -14,9 +14,12 @@
 use std::{
     io, panic,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    time::{Duration, Instant},
 };
 
-use super::{Dispatcher, Inner, tokens::STOP};
+#[cfg(doc)]
+use super::WorkGuard;
+use super::{Dispatcher, Inner, tokens::STOP, work::Runner};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::sys::backend::Wait;
@@ -30,8 +33,8 @@ pub(crate) struct RunState {
 
 impl RunState {
     /// Whether a stop token still has somebody to release.
-    pub(super) fn wants_token(&self) -> bool {
-        self.stopped.load(SeqCst) && self.blocked.load(SeqCst) > 0
+    pub(super) fn wants_token(&self, has_work: impl FnOnce() -> bool) -> bool {
+        self.blocked.load(SeqCst) > 0 && (self.stopped.load(SeqCst) || !has_work())
     }
 }
 
@@ -52,30 +55,101 @@ impl Drop for Blocked<'_> {
 }
 
 impl Dispatcher {
-    /// Dispatches until [`stop`](Self::stop) is called, and returns how many entries this thread
-    /// dispatched. Any number of threads may run at once; each is released by one `stop`.
+    /// Dispatches until nothing is left to do, or [`stop`](Self::stop) is called; returns how many
+    /// entries this thread dispatched. Any number of threads may run at once.
     ///
-    /// A panic in a callback ends this thread's `run` and goes on to its caller; the port and the
-    /// other threads are not affected.
+    /// Nothing is left when no operation is in flight, no timer is set, no [task](Self::spawn) goes
+    /// on, no [`WorkGuard`] lives, nobody is inside [`block_on`](Self::block_on), no callback is
+    /// running (on a thread inside `run`, or in a dispatch that began its entry while somebody was),
+    /// *and* the queue is empty. Then every run ends, as Boost.Asio's `io_context::run` does; threads
+    /// in a plain [`dispatch`](Self::dispatch) are not released. Queued entries are not lost: a run
+    /// never ends while there is one. Call it again whenever there is something to do.
+    ///
+    /// A thread that is to wait for work needs a [`work_guard`](Self::work_guard).
     ///
     /// # Errors
     /// [`Error::Closed`] once the dispatcher is closed, and what the operating system says of the
-    /// wait.
+    /// wait. No entry is lost.
+    ///
+    /// # Panics
+    /// A panic in a callback ends this thread's `run` and goes on to its caller; the port and the
+    /// other threads are not affected.
     ///
     /// # Examples
     /// ```
     /// let port = longshore::Dispatcher::new()?;
-    /// let remote = port.clone();
-    /// port.post_fn(move || remote.stop().unwrap())?;
-    /// assert_eq!(port.run()?, 1);
+    /// port.post_fn(|| println!("one"))?;
+    /// port.post_fn(|| println!("two"))?;
+    /// assert_eq!(port.run()?, 2);
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn run(&self) -> io::Result<u64> {
-        let mut dispatched = 0;
-        while self.inner.run_one()? {
-            dispatched += 1;
-        }
-        Ok(dispatched)
+        self.inner.run(Wait::Forever, u64::MAX)
+    }
+
+    /// [`run`](Self::run) for one entry at most: waits for it, and returns `false` if nothing is left
+    /// to do, or after [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    ///
+    /// # Examples
+    /// ```
+    /// let port = longshore::Dispatcher::new()?;
+    /// port.post_fn(|| {})?;
+    /// assert!(port.run_one()?);
+    /// assert!(!port.run_one()?, "nothing is left to wait for");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn run_one(&self) -> io::Result<bool> {
+        self.inner.run(Wait::Forever, 1).map(|count| count > 0)
+    }
+
+    /// Dispatches what is ready, without waiting, and returns how many entries that were; none after
+    /// [`stop`](Self::stop). Callbacks that post anew keep it going.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    ///
+    /// # Examples
+    /// ```
+    /// let port = longshore::Dispatcher::new()?;
+    /// let _guard = port.work_guard();
+    /// port.post_fn(|| {})?;
+    /// assert_eq!(port.run_ready()?, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "poll")]
+    pub fn run_ready(&self) -> io::Result<u64> {
+        self.inner.run(Wait::Poll, u64::MAX)
+    }
+
+    /// [`run`](Self::run), but for `duration` at most; the entry that runs at its end is finished. A
+    /// duration past the end of the clock is for ever.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run). Running out of time is not an error.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// let port = longshore::Dispatcher::new()?;
+    /// let _guard = port.work_guard();
+    /// assert_eq!(port.run_for(Duration::from_millis(1))?, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn run_for(&self, duration: Duration) -> io::Result<u64> {
+        let deadline = Instant::now().checked_add(duration);
+        self.inner
+            .run(deadline.map_or(Wait::Forever, Wait::Until), u64::MAX)
+    }
+
+    /// [`run_for`](Self::run_for), until `deadline` at most.
+    ///
+    /// # Errors
+    /// As for [`run_for`](Self::run_for).
+    pub fn run_until(&self, deadline: Instant) -> io::Result<u64> {
+        self.inner.run(Wait::Until(deadline), u64::MAX)
     }
 
     /// Makes every [`run`](Self::run), now and later, return after the entry it is dispatching.
@@ -84,6 +158,17 @@ impl Dispatcher {
     /// # Errors
     /// [`Error::Closed`]; or the kernel refused a packet, and a blocked `run` may return only with
     /// its next entry.
+    ///
+    /// # Examples
+    /// ```
+    /// let port = longshore::Dispatcher::new()?;
+    /// let remote = port.clone();
+    /// port.post_fn(move || remote.stop().unwrap())?;
+    /// port.post_fn(|| unreachable!("stays queued"))?;
+    /// assert_eq!(port.run()?, 1);
+    /// assert_eq!(port.run()?, 0, "until `restart`");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn stop(&self) -> io::Result<()> {
         let inner = &self.inner;
         inner.port.open_or_err()?;
@@ -107,20 +192,32 @@ impl Dispatcher {
 }
 
 impl Inner {
-    /// One entry of a `run`. `false` when stopped.
-    fn run_one(&self) -> io::Result<bool> {
+    /// Dispatches up to `most` entries; returns how many.
+    fn run(&self, wait: Wait, most: u64) -> io::Result<u64> {
+        let runner = Runner::new(self);
+        let mut dispatched = 0;
+        while dispatched < most && self.run_next(wait, &runner)? {
+            dispatched += 1;
+        }
+        Ok(dispatched)
+    }
+
+    /// One entry of a `run`. `false`: stopped, out of work, or out of time.
+    fn run_next(&self, wait: Wait, runner: &Runner<'_>) -> io::Result<bool> {
         loop {
             let taken = {
                 let _blocked = Blocked::new(&self.running.blocked);
                 if self.running.stopped.load(SeqCst) {
                     return Ok(false);
                 }
-                self.take(Wait::Forever)?
+                self.take(wait, runner)?
             };
             // This thread is no longer blocked, so a stop token is not passed on for its sake.
             match taken {
                 Some(packet) if self.deliver(packet)? => return Ok(true),
-                _ => {}
+                // A token: perhaps it was stopped, perhaps nothing is left to do.
+                Some(_) => {}
+                None => return Ok(false),
             }
         }
     }

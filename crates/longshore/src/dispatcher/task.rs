@@ -50,6 +50,11 @@ impl Tasks {
         self.wakers().insert(number, waker);
     }
 
+    /// Whether a task has not ended yet.
+    pub(super) fn are_any(&self) -> bool {
+        !self.wakers().is_empty()
+    }
+
     pub(crate) fn leave(&self, number: u64) {
         let waker = self.wakers().remove(&number);
         // Perhaps the last reference to the task: not under the lock.

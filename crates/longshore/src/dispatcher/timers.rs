@@ -30,7 +30,10 @@ use super::{Inner, tokens::TICK};
 use crate::{
     packet::Packet,
     port::Port,
-    sys::backend::{ALARM, Wait},
+    sys::{
+        backend::{ALARM, Wait},
+        doze::Doze,
+    },
 };
 
 /// Names one timer: its deadline, and a number that tells equal deadlines apart.
@@ -78,11 +81,9 @@ impl Timers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets a timer, if it is still there.
-    pub(crate) fn remove(&self, key: &TimerKey) {
-        let removed = self.state().wakers.remove(key);
-        // A waker's drop is foreign code: not under the lock.
-        drop(removed);
+    /// Whether a timer is set.
+    pub(super) fn are_any(&self) -> bool {
+        self.any.load(SeqCst) && !self.state().wakers.is_empty()
     }
 
     /// Wakes everybody: the port is closed.
@@ -192,7 +193,7 @@ impl Drop for Watch<'_> {
 impl Inner {
     /// Takes one packet, and serves the timers that are due meanwhile.
     #[inline]
-    pub(super) fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    pub(super) fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
         // Relaxed: as long as this call does not wait, it cannot oversleep.
         let has_timers = self.timers.any.load(Relaxed);
         if !has_timers
@@ -201,12 +202,17 @@ impl Inner {
         {
             return Ok(Some(packet));
         }
-        self.take_and_watch(wait, has_timers)
+        self.take_and_watch(wait, doze, has_timers)
     }
 
     /// `look_first`: at what is at hand, before the kernel is asked. Once for each call, because
     /// "nothing" may mean that it is the kernel's turn.
-    fn take_and_watch(&self, wait: Wait, look_first: bool) -> io::Result<Option<Packet>> {
+    fn take_and_watch(
+        &self,
+        wait: Wait,
+        doze: &dyn Doze,
+        look_first: bool,
+    ) -> io::Result<Option<Packet>> {
         let mut watch = Watch::new(&self.timers, &self.port, wait);
         let (mut due, panic) = watch.fire(wait);
         if let Some(panic) = panic {
@@ -218,7 +224,7 @@ impl Inner {
         };
         loop {
             if taken.is_none() {
-                taken = self.port.take(due.map_or(wait, Wait::Until))?;
+                taken = self.port.take(due.map_or(wait, Wait::Until), doze)?;
             }
             match taken {
                 None if due.is_some() => {}
@@ -282,6 +288,14 @@ impl Inner {
             let _ = self.tick();
         }
         key
+    }
+
+    /// Forgets a timer, if it is still there.
+    pub(crate) fn remove_timer(&self, key: &TimerKey) {
+        let removed = self.timers.state().wakers.remove(key);
+        // A waker's drop is foreign code: not under the lock.
+        drop(removed);
+        self.work_ended();
     }
 
     /// Replaces the waker of a timer that has not fired. `false`: it has.

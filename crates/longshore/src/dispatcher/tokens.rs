@@ -4,7 +4,8 @@
 //! whoever comes first; if it is not for that thread, and the one it is for is still blocked, the
 //! thread passes it on. Tokens are housekeeping: no dispatch ends because of one.
 //!
-//! * *Stop*: one thread inside `run` is to look at the stop flag. See `run`.
+//! * *Stop*: one thread inside `run` is to look at the stop flag, and whether anything is left to
+//!   do. See `run` and `work`.
 //! * *Nudge*: the thread that runs one `block_on` is to look at its future.
 //! * *Tick*: the earliest timer has changed; whoever waits computes anew how long.
 //!
@@ -24,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Inner, context::OnCallback};
+use super::{Inner, context::OnCallback, work::Visitor};
 use crate::{packet::Packet, sys::backend::Wait};
 
 /// The keys of tokens. They are recognised, never called.
@@ -121,6 +122,7 @@ impl Guest {
     /// Waits for so long, dispatches one entry at most, and tells whether it did. A wake-up ends
     /// the wait early.
     pub(crate) fn wait_for(self: &Arc<Self>, wait: Wait) -> io::Result<bool> {
+        let visitor = Visitor::new(&self.inner);
         let taken = {
             let _blocked = Blocked::new(self);
             // A future that wakes itself waits for what others do, so they get their turn.
@@ -128,7 +130,7 @@ impl Guest {
                 true => Wait::Poll,
                 false => wait,
             };
-            self.inner.take(wait)?
+            self.inner.take(wait, &visitor)?
         };
         match taken {
             Some(packet) => self.inner.deliver(packet),
@@ -163,7 +165,7 @@ impl Inner {
 
     pub(crate) fn handle_token(&self, token: Token) -> io::Result<()> {
         match token {
-            Token::Stop if self.running.wants_token() => self.pass_on(STOP, 0),
+            Token::Stop if self.running.wants_token(|| self.has_work()) => self.pass_on(STOP, 0),
             Token::Nudge(guest) if self.guests.blocked().contains(&guest) => {
                 self.pass_on(NUDGE, guest)
             }

@@ -13,6 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::address;
 use crate::{
     buf::{BufResult, IoBuf, IoBufMut},
     dispatcher::Dispatcher,
@@ -339,10 +340,4 @@ fn stream_socket(address: SocketAddr) -> io::Result<Socket> {
         Type::STREAM,
         Some(Protocol::TCP),
     )
-}
-
-fn address(address: io::Result<socket2::SockAddr>) -> io::Result<SocketAddr> {
-    address?
-        .as_socket()
-        .ok_or_else(|| io::ErrorKind::Unsupported.into())
 }

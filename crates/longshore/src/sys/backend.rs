@@ -33,7 +33,7 @@ use crate::{
     overlapped::RawOverlapped,
     packet::Packet,
     submission::{Issued, Submission},
-    sys::call::Errand,
+    sys::{call::Errand, doze::Doze},
 };
 
 /// How long `take` may wait for a packet.
@@ -118,6 +118,9 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// The error code of a cancelled operation.
     const ABORTED: u32;
 
+    /// The error code of a datagram that did not fit into its buffer, or that is too long to send.
+    const TOO_LONG: u32;
+
     /// A new port. `concurrency` is the number of threads meant to run at once; a mechanism without
     /// such a limit ignores it.
     fn open(concurrency: u32) -> io::Result<Self>;
@@ -131,8 +134,9 @@ pub(crate) trait Backend: Sized + Send + Sync {
         Ok(None)
     }
 
-    /// Asks the kernel for one packet, waiting as told; `None` when the time is up.
-    fn take(&self, wait: Wait) -> io::Result<Option<Packet>>;
+    /// Asks the kernel for one packet, waiting as told; `None` when the time is up, or when `doze`
+    /// would not have the thread sleep.
+    fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>>;
 
     /// Ends a wait for the port at `deadline`, more exactly than that wait's own time-out would: one from
     /// outside, where the port can be waited for so, or a `take`, which returns [`ALARM`]. A hint.

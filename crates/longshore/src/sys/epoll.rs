@@ -27,6 +27,7 @@
 mod calls;
 mod file;
 mod inbox;
+mod op;
 mod sleepers;
 mod source;
 mod table;
@@ -53,6 +54,7 @@ use self::{
 use super::{
     backend::{Backend, CloseFailure, Submitted, Terms, Wait},
     call::Errand,
+    doze::{Doze, Dozing, Unwatched},
 };
 use crate::{
     completion::Completion,
@@ -124,14 +126,16 @@ impl Epoll {
 
     /// Takes an entry, asking the kernel first, and sleeping if there is none.
     #[cold]
-    fn take_slow(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    fn take_slow(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
         loop {
             let timeout = match wait {
                 Wait::Poll => Some(Duration::ZERO),
                 Wait::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
                 Wait::Forever => None,
             };
-            let seen = self.look(timeout)?;
+            let Some(seen) = self.look(timeout, doze)? else {
+                return Ok(None);
+            };
             if let Some(packet) = self.take_and_look_back()? {
                 return Ok(Some(packet));
             }
@@ -162,22 +166,43 @@ impl Epoll {
     }
 
     /// Collects what the kernel has to report, sleeping for as long as there is nothing at all.
-    /// Returns how many events there were.
-    fn look(&self, timeout: Option<Duration>) -> io::Result<usize> {
-        let mut timeout = timeout;
-        let asleep = match timeout {
-            Some(Duration::ZERO) => None,
-            _ => Some(self.inbox.sleepers().commit()),
-        };
-        // The last look, after this thread is counted as asleep; see `sleepers`.
-        if asleep.is_some() && (!self.inbox.is_empty() || self.inbox.is_closed()) {
-            timeout = Some(Duration::ZERO);
-        }
+    /// Returns how many events there were; `None` if the thread shall not sleep.
+    fn look(&self, timeout: Option<Duration>, doze: &dyn Doze) -> io::Result<Option<usize>> {
         let mut events = calls::NO_EVENTS;
-        let count = calls::epoll_wait(self.epoll()?, &mut events, timeout)?;
-        drop(asleep);
+        let count = match timeout {
+            Some(Duration::ZERO) => calls::epoll_wait(self.epoll()?, &mut events, timeout)?,
+            _ => {
+                let _watched = Dozing::new(doze);
+                match self.sleep(&mut events, timeout, doze)? {
+                    Some(count) => count,
+                    None => return Ok(None),
+                }
+            }
+        };
         self.handle(&events[..count]);
-        Ok(count)
+        Ok(Some(count))
+    }
+
+    fn sleep(
+        &self,
+        events: &mut calls::Events,
+        timeout: Option<Duration>,
+        doze: &dyn Doze,
+    ) -> io::Result<Option<usize>> {
+        let _asleep = self.inbox.sleepers().commit();
+        // The last look, after this thread is counted as asleep; see `sleepers`.
+        let is_empty = self.inbox.is_empty() && !self.inbox.is_closed();
+        if is_empty && !doze.may_sleep() {
+            // A wake-up that was meant for this thread is another's now.
+            self.inbox.wake_if_more();
+            return Ok(None);
+        }
+        let timeout = if is_empty {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
+        calls::epoll_wait(self.epoll()?, events, timeout).map(Some)
     }
 
     fn handle(&self, events: &[libc::epoll_event]) {
@@ -203,6 +228,7 @@ impl Epoll {
 impl Backend for Epoll {
     const STRANGERS: bool = false;
     const ABORTED: u32 = libc::ECANCELED as u32;
+    const TOO_LONG: u32 = libc::EMSGSIZE as u32;
 
     fn open(_concurrency: u32) -> io::Result<Self> {
         let epoll = calls::epoll_create()?;
@@ -236,11 +262,11 @@ impl Backend for Epoll {
     }
 
     #[inline]
-    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
         if self.inbox.is_closed() {
             return Err(Error::Closed.into());
         }
-        self.take_slow(wait)
+        self.take_slow(wait, doze)
     }
 
     fn set_alarm(&self, deadline: Option<Instant>) {
@@ -366,7 +392,7 @@ impl Backend for Epoll {
             // A forked child: what it would harvest here is its parent's.
             return Ok(None);
         }
-        self.look(Some(Duration::ZERO))?;
+        self.look(Some(Duration::ZERO), &Unwatched)?;
         Ok(self.inbox.take_rest())
     }
 

@@ -46,6 +46,7 @@
 use std::{
     hint::black_box,
     io,
+    ops::ControlFlow,
     os::windows::io::BorrowedHandle,
     ptr::NonNull,
     sync::{
@@ -58,6 +59,7 @@ use std::{
 
 use windows_sys::Win32::{
     Foundation::{ERROR_NOT_FOUND, ERROR_OPERATION_ABORTED, HANDLE},
+    Networking::WinSock::WSAEMSGSIZE,
     System::IO::{CancelIoEx, OVERLAPPED},
 };
 
@@ -71,11 +73,13 @@ use crate::{
     sys::{
         backend::{ALARM, Backend, CloseFailure, Submitted, Terms, Wait},
         call::Errand,
+        doze::{Doze, Dozing},
         pool::{NoTransfer, Pool},
     },
 };
 
 mod attached;
+mod datagram;
 mod queue;
 mod start;
 mod status;
@@ -149,7 +153,7 @@ impl Iocp {
 
     /// Whether an attached handle skips the port when an operation succeeds at once.
     pub(crate) fn skips(&self, handle: Handle<'_>) -> bool {
-        self.attached.skips(handle).unwrap_or(false)
+        self.attached.modes(handle).is_some_and(|modes| modes.skips)
     }
 
     /// What the result of a caller's own system call on an attached handle says of the packet.
@@ -216,6 +220,20 @@ impl Iocp {
         Ok(sleeper)
     }
 
+    /// Before a thread sleeps: looks at the queue, but only if the thread would rather not sleep,
+    /// because the look is a system call. (A packet that another thread has just taken, and not
+    /// told anybody of, is still in flight as far as the dispatcher's table knows.)
+    fn last_look(&self, doze: &dyn Doze) -> io::Result<ControlFlow<Option<Packet>>> {
+        if doze.may_sleep() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let found = self.queue.take(Wait::Poll)?;
+        Ok(match found.is_none() && doze.may_sleep() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(found),
+        })
+    }
+
     fn close_packet() -> Packet {
         Packet {
             key: CLOSE as usize,
@@ -265,6 +283,7 @@ impl Iocp {
 impl Backend for Iocp {
     const STRANGERS: bool = true;
     const ABORTED: u32 = ERROR_OPERATION_ABORTED;
+    const TOO_LONG: u32 = WSAEMSGSIZE.cast_unsigned();
 
     fn open(concurrency: u32) -> io::Result<Self> {
         Self::open_with(concurrency, Mechanism::best())
@@ -277,14 +296,21 @@ impl Backend for Iocp {
     }
 
     #[inline]
-    fn take(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
         self.refuse_if_shut()?;
-        // A look that does not block needs no waking, so it is not counted.
-        let _sleeper = match wait {
-            Wait::Poll => None,
-            Wait::Until(_) | Wait::Forever => Some(self.fall_asleep()?),
+        let taken = match wait {
+            // A look that does not block needs no waking, so it is not counted.
+            Wait::Poll => self.queue.take(wait)?,
+            Wait::Until(_) | Wait::Forever => {
+                let _watched = Dozing::new(doze);
+                let _sleeper = self.fall_asleep()?;
+                match self.last_look(doze)? {
+                    ControlFlow::Break(taken) => taken,
+                    ControlFlow::Continue(()) => self.queue.take(wait)?,
+                }
+            }
         };
-        match self.queue.take(wait)? {
+        match taken {
             // Before `shut` nobody has posted this key but a stranger, whose packet is no order.
             Some(packet) if packet.key == Self::close_packet().key && self.is_shut() => {
                 Err(Error::Closed.into())
@@ -340,10 +366,11 @@ impl Backend for Iocp {
             return Ok(Submitted::PacketOwed);
         }
         // Without the association there would be no packet, ever (A10).
-        let skips = self.attached.skips(submission.handle());
-        let skips = skips.ok_or(Error::NotAttached)?;
+        let modes = self.attached.modes(submission.handle());
+        let modes = modes.ok_or(Error::NotAttached)?;
+        submission.fits(modes.is_datagram)?;
         // SAFETY: the caller keeps `submit`'s contract, which is `start`'s.
-        unsafe { start::start(header, submission, skips) }
+        unsafe { start::start(header, submission, modes.skips) }
     }
 
     fn cancel(&self, handle: Option<usize>, header: NonNull<RawOverlapped>) -> io::Result<bool> {

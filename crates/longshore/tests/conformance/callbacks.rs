@@ -102,6 +102,7 @@ fn d03_a_panicking_closure_frees_what_it_owns() {
 
 fn d03_a_panic_ends_one_run_and_no_other() {
     let port = port();
+    let _work = port.work_guard();
     let panicked = Arc::new(Counter::new());
     let signal = panicked.clone();
     let runners = sleepers(&port, 2, move |port| {
@@ -142,6 +143,7 @@ fn d06_one_blocked_callback_holds_nothing_back() {
         if queued_first {
             post(&port);
         }
+        let _work = port.work_guard();
         let threads = sleepers(&port, 2, |port| port.run());
         if !queued_first {
             post(&port);

@@ -141,12 +141,14 @@ fn d10_close_frees_a_thousand_undelivered_closures_and_runs_none() {
 
 fn d10_close_with_hands_over_each_raw_post_once() {
     let port = port();
+    let work = port.work_guard();
     let runners = sleepers(&port, 1, |port| port.run());
     while !runners[0].is_finished() {
         // Leaves stop tokens behind, some of them surplus.
         port.stop().unwrap();
     }
     join(runners)[0].as_ref().unwrap();
+    drop(work);
     let dropped = Arc::default();
     for word in 0..100 {
         let callback = if word % 2 == 0 { note } else { fail };

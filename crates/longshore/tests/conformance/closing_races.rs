@@ -159,6 +159,7 @@ fn d10_a_dispatch_that_races_closing_returns() {
     for _ in 0..rounds(1500) {
         let port = port();
         let start = Arc::new(Barrier::new(4));
+        let _work = port.work_guard();
         let threads: Vec<_> = (0..3)
             .map(|which| {
                 let (port, start) = (port.clone(), start.clone());

@@ -42,6 +42,7 @@ fn d06_a_port_that_is_closed_from_outside_fails_the_dispatch() {
     let (port, break_it) = os::breakable();
     port.post(1, note).unwrap();
     port.dispatch().unwrap();
+    let _work = port.work_guard();
     break_it();
     // The system's own reason, from every kind of wait, and no hang.
     let limit = std::time::Duration::from_millis(1);

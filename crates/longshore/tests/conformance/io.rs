@@ -7,12 +7,14 @@ use std::{
     cell::UnsafeCell,
     fs::File,
     io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     ptr::{self, NonNull},
     sync::{Arc, Condvar, Mutex, Weak},
 };
 
-use longshore::{AcceptSlot, Dispatcher, Error, Handle, Submission, dispatcher::Context};
+use longshore::{
+    AcceptSlot, AddressSlot, Dispatcher, Error, Handle, Submission, dispatcher::Context,
+};
 use socket2::Socket;
 
 type Hook = Box<dyn Fn(&Op, u32, u32) + Send + Sync>;
@@ -29,6 +31,7 @@ struct Record {
     context: Context,
     buffer: NonNull<[u8]>,
     slot: UnsafeCell<AcceptSlot>,
+    address: UnsafeCell<AddressSlot>,
     state: Mutex<State>,
     ended: Condvar,
     hook: Option<Hook>,
@@ -93,6 +96,7 @@ impl Op {
             context: Context::new(finished, record.as_ptr().expose_provenance()),
             buffer,
             slot: UnsafeCell::default(),
+            address: UnsafeCell::default(),
             state: Mutex::default(),
             ended: Condvar::new(),
             hook,
@@ -194,6 +198,43 @@ impl Op {
                 len,
             }
         })
+    }
+
+    pub fn recv_from(&self, port: &Dispatcher, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        let from = NonNull::new(self.0.address.get()).unwrap();
+        self.start(port, socket, |socket, buffer, len| Submission::RecvFrom {
+            socket,
+            buffer,
+            len,
+            from,
+        })
+    }
+
+    /// Sends the first `len` bytes of the buffer.
+    pub fn send_to(
+        &self,
+        port: &Dispatcher,
+        socket: &Arc<UdpSocket>,
+        len: usize,
+        address: SocketAddr,
+    ) -> io::Result<()> {
+        assert!(self.is_idle());
+        // SAFETY: nothing is in flight, so the slot is ours.
+        unsafe { *self.0.address.get() = AddressSlot::from(address) };
+        let to = NonNull::new(self.0.address.get()).unwrap();
+        self.start(port, socket, |socket, buffer, _| Submission::SendTo {
+            socket,
+            buffer,
+            len,
+            to,
+        })
+    }
+
+    /// Who sent the datagram.
+    pub fn from(&self) -> Option<SocketAddr> {
+        assert!(self.is_idle());
+        // SAFETY: nothing is in flight, so the slot is ours.
+        unsafe { (*self.0.address.get()).address() }
     }
 
     pub fn accept(&self, port: &Dispatcher, listener: &Arc<TcpListener>) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use longshore::Dispatcher;
+use longshore::{Dispatcher, dispatcher::WorkGuard};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::harness::spawn;
@@ -103,6 +103,7 @@ pub fn reset(stream: Arc<TcpStream>) {
 pub struct Workers {
     port: Dispatcher,
     threads: Vec<JoinHandle<()>>,
+    _work: WorkGuard,
 }
 
 pub fn workers(port: &Dispatcher, count: usize) -> Workers {
@@ -112,6 +113,7 @@ pub fn workers(port: &Dispatcher, count: usize) -> Workers {
     };
     Workers {
         port: port.clone(),
+        _work: port.work_guard(),
         threads: (0..count).map(worker).collect(),
     }
 }

@@ -55,9 +55,11 @@ mod regressions_windows;
 mod repost;
 mod resources;
 mod running;
+mod running_work;
 mod sharing;
 #[cfg(target_os = "linux")]
 mod stale;
+mod strands;
 mod support;
 mod task;
 mod task_block_on;
@@ -67,6 +69,8 @@ mod tcp_cancel;
 mod tcp_futures;
 mod threads;
 mod time;
+mod udp;
+mod udp_contexts;
 mod waiting;
 
 fn main() -> std::process::ExitCode {
@@ -74,6 +78,8 @@ fn main() -> std::process::ExitCode {
         posting::TESTS,
         waiting::TESTS,
         running::TESTS,
+        running_work::TESTS,
+        strands::TESTS,
         callbacks::TESTS,
         repost::TESTS,
         sharing::TESTS,
@@ -97,6 +103,8 @@ fn main() -> std::process::ExitCode {
         tcp_buffers::TESTS,
         tcp_futures::TESTS,
         tcp_cancel::TESTS,
+        udp::TESTS,
+        udp_contexts::TESTS,
         faults_io::TESTS,
         faults_leaks::TESTS,
         ioqueue::TESTS,

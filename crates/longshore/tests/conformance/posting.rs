@@ -228,6 +228,7 @@ fn d06_a_callback_that_posts_itself_ends_its_dispatch() {
 fn d06_as_many_threads_run_as_there_are_entries() {
     const THREADS: usize = 4;
     let port = port();
+    let _work = port.work_guard();
     let threads = sleepers(&port, THREADS, |port| port.run());
     for _ in 0..rounds(2000) {
         // Each callback waits for all the others, so each needs a thread of its own.

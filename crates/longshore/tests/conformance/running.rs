@@ -43,6 +43,7 @@ fn d06_run_goes_on_until_a_callback_stops_it() {
 
 fn d06_stop_releases_every_blocked_run() {
     let port = port();
+    let _work = port.work_guard();
     for _ in 0..rounds(200) {
         let runners = sleepers(&port, 4, |port| port.run());
         port.stop().unwrap();
@@ -83,6 +84,7 @@ fn d06_stopping_does_not_end_a_plain_dispatch() {
     // orders, whichever sleeper the system wakes first.
     for round in 0..rounds(400) {
         let port = port();
+        let _work = port.work_guard();
         let plain = |count| {
             sleepers(&port, count, |port| {
                 port.dispatch().unwrap();
@@ -109,6 +111,7 @@ fn d06_stopping_does_not_end_a_plain_dispatch() {
 
 fn d06_surplus_stop_tokens_do_no_harm() {
     let port = port();
+    let _work = port.work_guard();
     for _ in 0..rounds(50) {
         let runners = sleepers(&port, 2, |port| port.run());
         // One stop would do. Each of these leaves a token for each run that is still blocked.
@@ -135,6 +138,7 @@ fn d06_surplus_stop_tokens_do_no_harm() {
 fn d06_a_stop_that_races_a_run_is_not_lost() {
     let rounds = rounds(50_000);
     let (port, step) = (port(), Arc::new(AtomicUsize::new(0)));
+    let _work = port.work_guard();
     let (remote, counter) = (port.clone(), step.clone());
     let running = spawn(move || {
         for round in 0..rounds {
@@ -159,6 +163,7 @@ fn d06_a_stop_that_races_a_run_is_not_lost() {
 fn d06_the_runs_share_the_entries() {
     let posts = rounds(40_000);
     let (port, done) = (port(), Arc::new(Counter::new()));
+    let _work = port.work_guard();
     let runners = sleepers(&port, 4, |port| port.run());
     for _ in 0..posts {
         let done = done.clone();
@@ -172,6 +177,7 @@ fn d06_the_runs_share_the_entries() {
 
 fn d10_closing_ends_every_run() {
     let port = port();
+    let _work = port.work_guard();
     let runners = sleepers(&port, 3, |port| port.run());
     port.clone().close().unwrap();
     join(runners).into_iter().for_each(assert_closed);

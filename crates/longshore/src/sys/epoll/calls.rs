@@ -10,13 +10,14 @@ use std::{
     io, mem,
     net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    ptr::{self, NonNull},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use socket2::SockAddr;
 
-use crate::error::Error;
+use crate::{error::Error, submission::AddressSlot};
 
 /// How many events one look at the kernel brings at most.
 pub(super) const BATCH: usize = 64;
@@ -225,29 +226,51 @@ pub(super) fn set_blocking(fd: RawFd, blocking: bool) -> io::Result<bool> {
     Ok(was_blocking)
 }
 
-/// Receives. Of a datagram socket the result is the message's length, also when it did not fit:
-/// recv(2), `MSG_TRUNC`. (On a stream the flag would throw bytes away.)
+/// Receives, and writes down who sent it. Of a datagram socket the result is the message's length,
+/// also when it did not fit: recv(2), `MSG_TRUNC`. (On a stream the flag would throw bytes away.)
 ///
 /// # Safety
-/// `buffer` is valid for writes of `len` bytes.
+/// `buffer` is valid for writes of `len` bytes; the slot is valid, and nobody else uses it.
 pub(super) unsafe fn recv(
     fd: RawFd,
     buffer: *mut u8,
     len: usize,
+    from: Option<NonNull<AddressSlot>>,
     is_datagram: bool,
 ) -> io::Result<usize> {
     let whole = if is_datagram { libc::MSG_TRUNC } else { 0 };
     let flags = libc::MSG_DONTWAIT | whole;
-    // SAFETY: the caller's buffer.
-    retry(|| unsafe { libc::recv(fd, buffer.cast(), len, flags) })
+    let (mut name, mut name_len) = (ptr::null_mut(), ptr::null_mut());
+    if let Some(mut from) = from {
+        // SAFETY: the caller's slot, for us alone.
+        let from = unsafe { from.as_mut() };
+        from.clear();
+        (name, name_len) = ((&raw mut from.storage).cast(), &raw mut from.len);
+    }
+    // SAFETY: the caller's buffer, and room for any address with the length of that room. (A call
+    // that was interrupted has written nothing.)
+    retry(|| unsafe { libc::recvfrom(fd, buffer.cast(), len, flags, name, name_len) })
 }
 
+/// Sends: to an address, or to whom the socket is connected to.
+///
 /// # Safety
-/// `buffer` is valid for reads of `len` bytes.
-pub(super) unsafe fn send(fd: RawFd, buffer: *const u8, len: usize) -> io::Result<usize> {
+/// `buffer` is valid for reads of `len` bytes; the slot is valid.
+pub(super) unsafe fn send(
+    fd: RawFd,
+    buffer: *const u8,
+    len: usize,
+    to: Option<NonNull<AddressSlot>>,
+) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the caller's buffer.
-    retry(|| unsafe { libc::send(fd, buffer.cast(), len, flags) })
+    let (mut name, mut name_len) = (ptr::null(), 0);
+    if let Some(to) = to {
+        // SAFETY: the caller's slot.
+        let to = unsafe { to.as_ref() };
+        (name, name_len) = ((&raw const to.storage).cast(), to.len);
+    }
+    // SAFETY: the caller's buffer, and an address with its length or none.
+    retry(|| unsafe { libc::sendto(fd, buffer.cast(), len, flags, name, name_len) })
 }
 
 /// Accepts one connection, close-on-exec and blocking, with its peer's address.

@@ -20,13 +20,14 @@ use std::{
 use super::{
     calls,
     inbox::{Header, Inbox},
+    op::{CANCELLED, Call, Op},
 };
 use crate::{
     completion::Completion,
     error::Error,
     handle::Kind,
     overlapped::RawOverlapped,
-    submission::{AcceptSlot, Submission, clamp},
+    submission::{AcceptSlot, Submission},
     sys::backend::{Submitted, Terms},
 };
 
@@ -44,7 +45,7 @@ pub(super) struct Source {
     /// The same of writing: ext4, for one, can do the one and not the other.
     pub(super) writes_no_wait: AtomicBool,
     /// A socket that keeps messages apart, and cuts one that does not fit.
-    is_datagram: bool,
+    pub(super) is_datagram: bool,
     state: Mutex<State>,
 }
 
@@ -77,27 +78,6 @@ impl Default for Side {
         }
     }
 }
-
-/// An operation on a socket.
-#[derive(Debug)]
-struct Op {
-    header: Header,
-    call: Call,
-    /// Bytes moved so far: a send goes on until all are.
-    done: u32,
-}
-
-#[derive(Debug)]
-enum Call {
-    Recv { buffer: *mut u8, len: usize },
-    Send { buffer: *const u8, len: usize },
-    Accept { slot: NonNull<AcceptSlot> },
-    Connect { was_blocking: bool },
-}
-
-// SAFETY: the pointers are used under the source's lock by whichever thread finds the descriptor
-// ready; the submitter keeps them valid, and away from other uses, until the packet.
-unsafe impl Send for Op {}
 
 impl Source {
     pub(super) fn new(
@@ -148,14 +128,21 @@ impl Source {
         if state.detached {
             return Err(Error::NotAttached.into());
         }
+        submission.fits(self.is_datagram)?;
         let call = match *submission {
             // A receive would take away the error that tells how the connect ended. Windows
             // refuses it as well.
             Submission::Recv { .. } if state.is_connecting() => {
                 return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
             }
-            Submission::Recv { buffer, len, .. } => Call::Recv { buffer, len },
-            Submission::Send { buffer, len, .. } => Call::Send { buffer, len },
+            Submission::Recv { buffer, len, .. } => Call::recv(buffer, len, None),
+            Submission::RecvFrom {
+                buffer, len, from, ..
+            } => Call::recv(buffer, len, Some(from)),
+            Submission::Send { buffer, len, .. } => Call::send(buffer, len, None),
+            Submission::SendTo {
+                buffer, len, to, ..
+            } => Call::send(buffer, len, Some(to)),
             Submission::Accept { slot, .. } => {
                 calls::set_blocking(self.fd, false)?;
                 // SAFETY: nothing is in flight yet, so the slot is ours alone.
@@ -186,8 +173,8 @@ impl Source {
         if side.ready && side.waiting.is_empty() && !is_connect {
             match op.attempt(self) {
                 // The submitting call's own failure; nothing was started.
-                Some(Completion { bytes: 0, error }) if error != 0 => {
-                    return Err(io::Error::from_raw_os_error(error as i32));
+                Some(completion) if op.was_refused(completion) => {
+                    return Err(io::Error::from_raw_os_error(completion.error as i32));
                 }
                 Some(completion) => {
                     return Ok(self.end_at_once(op.header, completion, inbox));
@@ -336,99 +323,4 @@ impl State {
             Call::Send { .. } | Call::Connect { .. } => &mut self.writes,
         }
     }
-}
-
-/// The outcome of an operation that moves no bytes.
-const CANCELLED: Completion = Completion {
-    bytes: 0,
-    error: libc::ECANCELED as u32,
-};
-
-impl Op {
-    fn cancelled(&self) -> Completion {
-        Completion {
-            bytes: self.done,
-            error: libc::ECANCELED as u32,
-        }
-    }
-
-    /// One try. `None`: it would block.
-    fn attempt(&mut self, source: &Source) -> Option<Completion> {
-        let fd = source.fd;
-        match self.call {
-            Call::Recv { buffer, len } => self.recv(source, buffer, clamp(len)),
-            Call::Send { buffer, len } => self.send(fd, buffer, clamp(len)),
-            Call::Accept { slot } => self.accept(fd, slot),
-            Call::Connect { .. } => {
-                let result = calls::connected(fd)?;
-                self.outcome(result.map(|()| 0))
-            }
-        }
-    }
-
-    fn recv(&mut self, source: &Source, buffer: *mut u8, len: u32) -> Option<Completion> {
-        // SAFETY: the submitter keeps the buffer valid until the packet.
-        let received = unsafe { calls::recv(source.fd, buffer, len as usize, source.is_datagram) };
-        match received {
-            // The message's own length: the rest of it is gone (D12).
-            Ok(message) if message > len as usize => Some(Completion {
-                bytes: len,
-                error: libc::EMSGSIZE as u32,
-            }),
-            received => self.outcome(received.map(|n| n as u32)),
-        }
-    }
-
-    /// Sends until all is sent or the socket is full.
-    fn send(&mut self, fd: RawFd, buffer: *const u8, len: u32) -> Option<Completion> {
-        while self.done < len {
-            let (start, rest) = (self.done as usize, (len - self.done) as usize);
-            // SAFETY: `start + rest` is the buffer's length, and the submitter keeps it valid.
-            match unsafe { calls::send(fd, buffer.add(start), rest) } {
-                Ok(sent) => self.done += sent as u32,
-                Err(error) => return self.outcome(Err(error)),
-            }
-        }
-        Some(Completion::ok(self.done))
-    }
-
-    fn accept(&mut self, fd: RawFd, slot: NonNull<AcceptSlot>) -> Option<Completion> {
-        loop {
-            match calls::accept(fd) {
-                Ok((socket, Some(peer))) => {
-                    // SAFETY: the submitter keeps the slot valid, and to us alone.
-                    let slot = unsafe { &mut *slot.as_ptr() };
-                    slot.socket = Some(socket.into());
-                    slot.peer = Some(peer);
-                    return Some(Completion::ok(0));
-                }
-                Ok((_, None)) => {
-                    return self.outcome(Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
-                }
-                // That client has gone already, which is no failure of the listener: accept(2),
-                // "Error handling".
-                Err(gone) if is_gone(&gone) => {}
-                Err(error) => return self.outcome(Err(error)),
-            }
-        }
-    }
-
-    fn outcome(&self, result: io::Result<u32>) -> Option<Completion> {
-        match result {
-            Ok(bytes) => Some(Completion::ok(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => Some(Completion {
-                bytes: self.done,
-                error: error.raw_os_error().unwrap_or(libc::EIO) as u32,
-            }),
-        }
-    }
-}
-
-/// Errors that use up the connection they are about, so that trying again makes progress.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ECONNABORTED | libc::EPROTO)
-    )
 }

@@ -55,7 +55,7 @@ use crate::{
     sys::backend::Terms,
 };
 
-use super::{queue::Queue, winsock};
+use super::{datagram, queue::Queue, winsock};
 
 #[derive(Debug, Default)]
 pub(super) struct Attached {
@@ -66,11 +66,19 @@ pub(super) struct Attached {
 struct Entry {
     kind: Kind,
     terms: Terms,
-    /// Set to skip the port when an operation succeeds at once. For good: the mode cannot be taken
-    /// back.
-    skips: bool,
+    modes: Modes,
     /// `false` after `detach`: the object may still be bound to this port.
     live: bool,
+}
+
+/// What there is to know of an object when an operation is started on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Modes {
+    /// Set to skip the port when an operation succeeds at once. For good: the mode cannot be taken
+    /// back.
+    pub(super) skips: bool,
+    /// A socket that keeps messages apart.
+    pub(super) is_datagram: bool,
 }
 
 impl Attached {
@@ -85,7 +93,9 @@ impl Attached {
         if skipped_before && !terms.may_skip {
             return Err(match table.get(&handle.raw()) {
                 // It skips because of us.
-                Some(entry) if entry.live && entry.skips => entry.terms.attached_already(terms),
+                Some(entry) if entry.live && entry.modes.skips => {
+                    entry.terms.attached_already(terms)
+                }
                 _ => Error::SkipsPort,
             }
             .into());
@@ -98,6 +108,7 @@ impl Attached {
                         Err(entry.terms.attached_already(terms).into())
                     }
                     Some(entry) => {
+                        entry.modes.is_datagram = prepare_datagrams(handle);
                         entry.live = true;
                         Ok(())
                     }
@@ -111,7 +122,10 @@ impl Attached {
         let fresh = Entry {
             kind: handle.kind(),
             terms,
-            skips,
+            modes: Modes {
+                skips,
+                is_datagram: prepare_datagrams(handle),
+            },
             live: true,
         };
         table.insert(handle.raw(), fresh);
@@ -135,7 +149,7 @@ impl Attached {
         let Some(entry) = table.get_mut(&raw).filter(|entry| entry.live) else {
             return true;
         };
-        let is_same = look_for_silence(raw).is_ok_and(|skips| skips || !entry.skips);
+        let is_same = look_for_silence(raw).is_ok_and(|skips| skips || !entry.modes.skips);
         entry.live = is_same;
         !is_same
     }
@@ -147,12 +161,12 @@ impl Attached {
         Some(entry.terms)
     }
 
-    /// Whether an attached handle skips the port on success; `None` if it is not attached.
-    pub(super) fn skips(&self, handle: Handle<'_>) -> Option<bool> {
+    /// The modes of an attached handle; `None` if it is not attached.
+    pub(super) fn modes(&self, handle: Handle<'_>) -> Option<Modes> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let entry = table.get(&handle.raw())?;
         // A value that was a socket's and now is a file's names an object that was not attached.
-        (entry.live && entry.kind == handle.kind()).then_some(entry.skips)
+        (entry.live && entry.kind == handle.kind()).then_some(entry.modes)
     }
 
     /// The attached values, copied so that no lock is held while they are used.
@@ -212,6 +226,18 @@ fn skip(handle: Handle<'_>) -> bool {
     let mode = FILE_SKIP_COMPLETION_PORT_ON_SUCCESS as u8;
     // SAFETY: no pointers.
     is_safe && unsafe { SetFileCompletionNotificationModes(handle.raw() as HANDLE, mode) } != 0
+}
+
+/// Tells whether an object is a datagram socket, whose receives are then kept free of answers to its
+/// sends. The caller's own sockets as well: each operation of longshore's on them is the better for
+/// it, and whoever wants those answers can switch them on again once the socket is attached.
+fn prepare_datagrams(handle: Handle<'_>) -> bool {
+    let socket = handle.raw() as SOCKET;
+    let is_datagram = handle.kind() == Kind::Socket && winsock::is_datagram(socket);
+    if is_datagram {
+        datagram::ignore_unreachable(socket);
+    }
+    is_datagram
 }
 
 /// # Safety

@@ -32,7 +32,7 @@ use crate::{
     sys::backend::Submitted,
 };
 
-use super::winsock;
+use super::{datagram, winsock};
 
 /// Starts one operation.
 ///
@@ -129,6 +129,18 @@ unsafe fn call(header: NonNull<RawOverlapped>, submission: &Submission<'_>) -> i
         Submission::Send { buffer, len, .. } => unsafe {
             send(raw, buffer.cast_mut(), len, overlapped)
         },
+        Submission::RecvFrom {
+            buffer, len, from, ..
+        } => {
+            // SAFETY: see above.
+            unsafe { datagram::recv_from(raw, (buffer, len), from, overlapped) }
+        }
+        Submission::SendTo {
+            buffer, len, to, ..
+        } => {
+            // SAFETY: see above.
+            unsafe { datagram::send_to(raw, (buffer, len), to, overlapped) }
+        }
         // SAFETY: see above.
         Submission::Accept { slot, .. } => unsafe { accept(raw, slot, overlapped) },
         // Started elsewhere, see `wait`.
@@ -277,7 +289,7 @@ fn file_error(done: i32) -> Option<u32> {
 }
 
 /// The code of a Winsock call that has failed; `None` for success.
-fn socket_error(done: bool) -> Option<u32> {
+pub(super) fn socket_error(done: bool) -> Option<u32> {
     // SAFETY: reads the calling thread's last error.
     (!done).then(|| unsafe { WSAGetLastError() }.cast_unsigned())
 }

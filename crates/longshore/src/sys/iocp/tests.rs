@@ -17,7 +17,10 @@ use crate::{
     overlapped::RawOverlapped,
     packet::Packet,
     submission::{Issued, Submission},
-    sys::backend::{Backend as _, Submitted, Terms, Wait},
+    sys::{
+        backend::{Backend as _, Submitted, Terms, Wait},
+        doze::Unwatched,
+    },
 };
 
 mod files;
@@ -77,7 +80,10 @@ impl Op {
 
     /// Takes the operation's packet, which must be the next one, and its outcome.
     fn finish(self, port: &Iocp, issued: &Issued) -> Completion {
-        let packet = port.take(soon()).expect("a take").expect("a packet");
+        let packet = port
+            .take(soon(), &Unwatched)
+            .expect("a take")
+            .expect("a packet");
         assert_eq!(packet.key, 0);
         assert_eq!(packet.overlapped, self.0.as_ptr().addr());
         // SAFETY: the header lives, its packet was taken, and the test kept everything else.
@@ -97,7 +103,7 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 fn nothing_left(port: &Iocp) {
-    assert_eq!(port.take(Wait::Poll).expect("a look"), None);
+    assert_eq!(port.take(Wait::Poll, &Unwatched).expect("a look"), None);
 }
 
 #[track_caller]

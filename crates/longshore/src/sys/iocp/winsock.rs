@@ -17,11 +17,12 @@ use windows_sys::{
     Win32::{
         Networking::WinSock::{
             LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS,
-            SIO_GET_EXTENSION_FUNCTION_POINTER, SO_PROTOCOL_INFOW, SO_UPDATE_ACCEPT_CONTEXT,
-            SO_UPDATE_CONNECT_CONTEXT, SOCK_STREAM, SOCKADDR, SOCKET, SOCKET_ERROR, SOL_SOCKET,
-            WSACleanup, WSADATA, WSAEAFNOSUPPORT, WSAEINVAL, WSAENOTSOCK, WSAEOPNOTSUPP,
-            WSAGetLastError, WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl,
-            WSAPROTOCOL_INFOW, WSAStartup, XP1_IFS_HANDLES, getsockopt, setsockopt,
+            SIO_GET_EXTENSION_FUNCTION_POINTER, SO_PROTOCOL_INFOW, SO_TYPE,
+            SO_UPDATE_ACCEPT_CONTEXT, SO_UPDATE_CONNECT_CONTEXT, SOCK_STREAM, SOCKADDR, SOCKET,
+            SOCKET_ERROR, SOL_SOCKET, WSACleanup, WSADATA, WSAEAFNOSUPPORT, WSAEINVAL, WSAENOTSOCK,
+            WSAEOPNOTSUPP, WSAGetLastError, WSAID_ACCEPTEX, WSAID_CONNECTEX,
+            WSAID_GETACCEPTEXSOCKADDRS, WSAIoctl, WSAPROTOCOL_INFOW, WSAStartup, XP1_IFS_HANDLES,
+            getsockopt, setsockopt,
         },
         System::IO::OVERLAPPED,
     },
@@ -322,6 +323,16 @@ fn remote_address(accepted: &Socket, addresses: &[u8; 2 * ACCEPT_ADDRESS]) -> io
     // SAFETY: `fill` writes a whole address and its length.
     let ((), address) = unsafe { SockAddr::try_init(fill) }?;
     Ok(address)
+}
+
+/// Whether a socket keeps messages apart. What is no socket does not.
+pub(super) fn is_datagram(socket: SOCKET) -> bool {
+    let mut sort = 0i32;
+    let mut len = size_of_val(&sort) as i32;
+    let room = (&raw mut sort).cast();
+    // SAFETY: the option is an int, and so is the room for it, which is ours for the call.
+    let failed = unsafe { getsockopt(socket, SOL_SOCKET, SO_TYPE, room, &raw mut len) };
+    failed == 0 && sort != SOCK_STREAM
 }
 
 /// Whether a socket is a stream of a provider that hands out real file handles.

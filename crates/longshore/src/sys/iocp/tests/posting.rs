@@ -21,7 +21,10 @@ fn d02_packets_keep_their_words_and_their_order() {
         port.post(word(key)).expect("a post");
     }
     for key in 1..=100 {
-        assert_eq!(port.take(Wait::Forever).expect("a take"), Some(word(key)));
+        assert_eq!(
+            port.take(Wait::Forever, &Unwatched).expect("a take"),
+            Some(word(key))
+        );
     }
     nothing_left(&port);
     close(port);
@@ -50,7 +53,11 @@ fn d06_a_finite_wait_is_never_early() {
     let port = port();
     for wait in [1, 900_000, 1_100_000, 20_000_000].map(Duration::from_nanos) {
         let deadline = Instant::now() + wait;
-        assert_eq!(port.take(Wait::Until(deadline)).expect("a wait"), None);
+        assert_eq!(
+            port.take(Wait::Until(deadline), &Unwatched)
+                .expect("a wait"),
+            None
+        );
         assert!(Instant::now() >= deadline, "{wait:?} was too short");
     }
     close(port);
@@ -69,7 +76,12 @@ fn d06_each_packet_is_taken_exactly_once_by_many_threads() {
         }
         let takers = [(); 4].map(|()| {
             scope.spawn(|| {
-                let take = |_| port.take(soon()).expect("a take").expect("a packet").key;
+                let take = |_| {
+                    port.take(soon(), &Unwatched)
+                        .expect("a take")
+                        .expect("a packet")
+                        .key
+                };
                 (0..EACH).map(take).collect::<Vec<_>>()
             })
         });
@@ -88,7 +100,7 @@ fn d10_shut_releases_blocked_takers_and_refuses_the_rest() {
     thread::scope(|scope| {
         for wait in [Wait::Forever, Wait::Forever, soon(), soon()] {
             let (port, done) = (&port, done.clone());
-            scope.spawn(move || done.send(port.take(wait)));
+            scope.spawn(move || done.send(port.take(wait, &Unwatched)));
         }
         while port.waiting.load(Ordering::SeqCst) < 4 {
             thread::yield_now();
@@ -106,8 +118,8 @@ fn d10_shut_releases_blocked_takers_and_refuses_the_rest() {
         }
     });
     refused(port.post(word(1)), Error::Closed);
-    refused(port.take(Wait::Poll), Error::Closed);
-    refused(port.take(Wait::Forever), Error::Closed);
+    refused(port.take(Wait::Poll, &Unwatched), Error::Closed);
+    refused(port.take(Wait::Forever, &Unwatched), Error::Closed);
     assert_eq!(port.take_rest(Wait::Poll).expect("a look"), None);
 }
 
@@ -149,7 +161,10 @@ fn d01_strangers_post_to_the_exported_handle() {
     assert_ne!(posted, 0);
     // While the port is open the CLOSE key is a stranger's packet like any other.
     assert_eq!(
-        port.take(soon()).expect("a take").expect("a packet").key,
+        port.take(soon(), &Unwatched)
+            .expect("a take")
+            .expect("a packet")
+            .key,
         key
     );
     close(port);

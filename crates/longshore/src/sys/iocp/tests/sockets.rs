@@ -49,7 +49,10 @@ fn connected_by_the_port(port: &Iocp, address: &str) -> (TcpStream, TcpStream, S
     // Either may come first.
     let mut ops = vec![(accept, accepting), (connect, connecting)];
     while !ops.is_empty() {
-        let packet = port.take(soon()).expect("a take").expect("a packet");
+        let packet = port
+            .take(soon(), &Unwatched)
+            .expect("a take")
+            .expect("a packet");
         let its = |(op, _): &(Op, Issued)| op.0.as_ptr().addr() == packet.overlapped;
         let (op, issued) = ops.remove(ops.iter().position(its).expect("one of ours"));
         // SAFETY: the packet was taken; slot and sockets live.
@@ -88,7 +91,7 @@ fn d05_accept_connect_send_and_receive() {
                 len: 5,
             },
         );
-        let (first, second) = (port.take(soon()), port.take(soon()));
+        let (first, second) = (port.take(soon(), &Unwatched), port.take(soon(), &Unwatched));
         let taken = [first, second].map(|p| p.expect("a take").expect("a packet").overlapped);
         assert!(taken.contains(&receive.0.as_ptr().addr()));
         assert!(taken.contains(&send.0.as_ptr().addr()));

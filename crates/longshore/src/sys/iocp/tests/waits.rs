@@ -127,7 +127,11 @@ fn wait_refuses_what_is_not_attached_and_forged_packets_end_nothing() {
                 bytes: 0,
             };
             port.post(forged).expect("posted");
-            assert_eq!(port.take(soon()).expect("a take"), Some(forged), "foreign");
+            assert_eq!(
+                port.take(soon(), &Unwatched).expect("a take"),
+                Some(forged),
+                "foreign"
+            );
         }
         set(&event);
         assert_eq!(op.finish(&port, &issued), Completion::ok(0));
@@ -143,7 +147,10 @@ fn time_an_alarm_ends_a_wait_without_limit_and_is_one_packet() {
             let due = Instant::now() + Duration::from_millis(5);
             port.set_alarm(Some(due + PATIENCE));
             port.set_alarm(Some(due));
-            assert_eq!(port.take(Wait::Forever).expect("a take"), Some(ALARM));
+            assert_eq!(
+                port.take(Wait::Forever, &Unwatched).expect("a take"),
+                Some(ALARM)
+            );
             nothing_left(&port);
         }
         // One that is called off, and one that the port is closed under.
