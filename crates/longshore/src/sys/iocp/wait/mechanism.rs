@@ -284,6 +284,9 @@ impl Drop for Registration {
 }
 
 /// The object is signalled. Runs on a thread of the system's.
+///
+/// # Safety
+/// `context` is the reference that `start` lent, and this is its one call.
 unsafe extern "system" fn fired(context: *mut c_void, _timed_out: bool) {
     // SAFETY: `start` lent this reference, and the callback runs once.
     let shared = unsafe { Arc::from_raw(context.cast::<Shared>().cast_const()) };
