@@ -10,6 +10,7 @@ mod entry;
 mod in_flight;
 mod operations;
 mod run;
+mod stats;
 mod strand;
 pub(crate) mod task;
 mod timers;
@@ -39,6 +40,8 @@ use in_flight::InFlight;
 pub(crate) use in_flight::{Door, Flight, Recipient, Ticket};
 pub(crate) use operations::Started;
 use run::RunState;
+pub use stats::Stats;
+use stats::{Count, Counters};
 pub use strand::Strand;
 use task::Tasks;
 pub(crate) use timers::TimerKey;
@@ -94,6 +97,7 @@ pub(crate) struct Inner {
     foreign: Foreign,
     running: RunState,
     presence: Presence,
+    counters: Counters,
     pub(crate) timers: Timers,
     guests: Guests,
     pub(crate) tasks: Tasks,
@@ -317,6 +321,7 @@ impl Inner {
             overlapped: payload,
             bytes: 0,
         };
+        self.counters.add(Count::Posted);
         if !Port::STRANGERS {
             return self.port.post(packet);
         }

@@ -21,6 +21,15 @@ pub(crate) const PENDING: usize = 0x103;
 /// It is the first field of a [`Context`](crate::dispatcher::Context). From submission to packet
 /// it belongs to the kernel, so it hides behind an [`UnsafeCell`] and may not move. Backends that
 /// have no `OVERLAPPED` keep the result in the same words.
+///
+/// # Examples
+/// ```
+/// use longshore::{Overlapped, RawOverlapped};
+/// let overlapped = Overlapped::new();
+/// let header: *mut RawOverlapped = overlapped.as_ptr();
+/// assert!(!header.is_null());
+/// // On Windows: `header.cast::<OVERLAPPED>()`, for a system call of your own.
+/// ```
 #[repr(C)]
 pub struct RawOverlapped {
     words: UnsafeCell<Words>,

@@ -17,7 +17,7 @@ use crate::{
     submission::{Issued, Submission},
     sys::{
         self, Driver,
-        backend::{Backend as _, CloseFailure, Submitted, Terms, Wait},
+        backend::{Backend as _, CloseFailure, SleepStats, Submitted, Terms, Wait},
         call::{Call, Errand},
         doze::Doze,
     },
@@ -63,6 +63,10 @@ impl Port {
     #[inline]
     pub(crate) fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
         self.driver.take(wait, doze)
+    }
+
+    pub(crate) fn sleep_stats(&self) -> SleepStats {
+        self.driver.sleep_stats()
     }
 
     /// Has whoever waits for the port from outside look again at `deadline`.

@@ -241,6 +241,18 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 /// Why a task has no result.
+///
+/// # Examples
+/// ```
+/// use longshore::task::JoinError;
+/// let port = longshore::Dispatcher::new()?;
+/// let task = port.spawn(async { std::panic::resume_unwind(Box::new("oops")) });
+/// match port.block_on(task)? {
+///     Err(JoinError::Panicked(panic)) => assert_eq!(panic.downcast_ref(), Some(&"oops")),
+///     other => unreachable!("{:?}", other.map(|never: std::convert::Infallible| never)),
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[non_exhaustive]
 pub enum JoinError {
     /// It was cancelled, or its port was closed.

@@ -83,6 +83,15 @@ impl Dispatcher {
 /// A future that is ready at a time. [`Error::Closed`] if the port is closed first.
 ///
 /// Dropping it forgets the timer.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// let port = longshore::Dispatcher::new()?;
+/// let sleep: longshore::time::Sleep = port.sleep(Duration::from_millis(1));
+/// port.block_on(sleep)??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Sleep {
@@ -130,6 +139,19 @@ impl Drop for Sleep {
 }
 
 /// The time was up. The future is inside, still running.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// let port = longshore::Dispatcher::new()?;
+/// let slow = Box::pin(port.sleep(Duration::from_millis(5)));
+/// let limited = port.timeout(Duration::from_millis(1), slow);
+/// if let Err(elapsed) = port.block_on(limited)? {
+///     // It goes on where it was.
+///     port.block_on(elapsed.future)??;
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Elapsed<F> {
     /// What was waited for.
     pub future: F,

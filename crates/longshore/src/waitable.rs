@@ -116,6 +116,23 @@ type Payload = Box<dyn Lend>;
 /// [`Error::Closed`] where the port was closed before it began; the abort error (see
 /// [`ABORTED`](crate::ABORTED)) if it was cancelled, or the port was closed meanwhile. Dropping it
 /// cancels it. Polling needs no particular thread or executor, but somebody has to dispatch.
+///
+/// # Examples
+/// ```
+/// # #[cfg(windows)]
+/// # fn object() -> std::io::Result<std::process::Child> {
+/// #     std::process::Command::new("hostname").stdout(std::process::Stdio::null()).spawn()
+/// # }
+/// # #[cfg(unix)]
+/// # fn object() -> std::io::Result<std::io::PipeReader> { Ok(std::io::pipe()?.0) }
+/// use longshore::{Dispatcher, Signalled, Waitable};
+/// let port = Dispatcher::new()?;
+/// let object = object()?; // as for `Waitable`
+/// let object = Waitable::new(&port, object).map_err(|(error, _)| error)?;
+/// let signalled: Signalled = object.wait();
+/// port.block_on(signalled)??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Signalled {
     operation: Operation<Payload>,

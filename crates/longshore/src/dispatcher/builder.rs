@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Dispatcher, Inner, in_flight::InFlight, run::RunState, task::Tasks, timers::Timers,
-    tokens::Guests, work::Presence,
+    Dispatcher, Inner, in_flight::InFlight, run::RunState, stats::Counters, task::Tasks,
+    timers::Timers, tokens::Guests, work::Presence,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -122,6 +122,7 @@ impl Builder {
             },
             running: RunState::default(),
             presence: Presence::new(),
+            counters: Counters::new(),
             timers: Timers::new(),
             guests: Guests::default(),
             tasks: Tasks::default(),

@@ -64,6 +64,17 @@ impl Left {
 }
 
 /// A raw post that was never delivered, as [`Dispatcher::close_with`] hands it over.
+///
+/// # Examples
+/// ```
+/// extern "C-unwind" fn free(word: usize) {
+///     println!("{word} is freed");
+/// }
+/// let port = longshore::Dispatcher::new()?;
+/// port.post(7, free)?;
+/// port.close_with(|post| (post.callback)(post.context))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Undelivered {
@@ -74,6 +85,16 @@ pub struct Undelivered {
 }
 
 /// What went wrong while a dispatcher was closed. It is closed all the same.
+///
+/// # Examples
+/// ```
+/// let port = longshore::Dispatcher::new()?;
+/// let again = port.clone();
+/// port.close()?;
+/// let error = again.close().unwrap_err();
+/// assert_eq!(error.to_string(), "cannot close the dispatcher: the dispatcher is closed");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct CloseError {
     failures: Vec<CloseFailure>,

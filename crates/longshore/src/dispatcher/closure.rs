@@ -7,6 +7,17 @@ use std::{error, fmt, io, ptr::NonNull};
 use super::context::OnCallback;
 
 /// A closure that could not be posted, and why. The closure is yours again.
+///
+/// # Examples
+/// ```
+/// let port = longshore::Dispatcher::new()?;
+/// let other = port.clone();
+/// port.close()?;
+/// let refused = other.post_fn(|| println!("run by hand")).unwrap_err();
+/// println!("{}", refused.error);
+/// (refused.closure)();
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct PostError<F> {
     /// Why it could not be posted.
     pub error: io::Error,

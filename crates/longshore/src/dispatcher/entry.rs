@@ -12,6 +12,7 @@ use super::{
     Inner,
     context::{Context, OnCallback},
     in_flight::{Door, Flight, Looked, Recipient},
+    stats::Count,
     tokens::Token,
 };
 use crate::{completion::Completion, overlapped::RawOverlapped, packet::Packet, port::Port};
@@ -136,15 +137,22 @@ impl Inner {
     /// Decodes and runs one packet. `false` for housekeeping, which does not count as an entry.
     #[inline]
     pub(crate) fn deliver(&self, packet: Packet) -> io::Result<bool> {
-        match self.decode(packet) {
+        let entry = self.decode(packet);
+        if let Entry::Token(token) = entry {
+            self.handle_token(token)?;
+            return Ok(false);
+        }
+        // Counted first: a callback may ask, and may panic.
+        self.counters.add(Count::Dispatched);
+        match entry {
             Entry::Callback(callback, payload) => callback(payload),
-            // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
-            Entry::Event(to, header, completion) => unsafe { (to.deliver)(header, completion) },
-            Entry::Foreign(packet) => self.foreign.report(packet),
-            Entry::Token(token) => {
-                self.handle_token(token)?;
-                return Ok(false);
+            Entry::Event(to, header, completion) => {
+                self.counters.add(Count::Completed);
+                // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
+                unsafe { (to.deliver)(header, completion) };
             }
+            Entry::Foreign(packet) => self.foreign.report(packet),
+            Entry::Token(_) => {}
         }
         Ok(true)
     }

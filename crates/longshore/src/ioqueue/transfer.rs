@@ -30,6 +30,20 @@ struct Lent<B> {
 /// Dropping it asks for cancellation and gives the buffer up; it is freed when the kernel lets go
 /// of it. To keep the buffer, and to learn how far the operation got, [`cancel`](Self::cancel) it
 /// and await it. Polling needs no particular thread or executor, but somebody has to dispatch.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::{TcpListener, TcpStream}};
+/// let port = Dispatcher::new()?;
+/// let listener = TcpListener::bind(&port, "127.0.0.1:0")?;
+/// let client = port.block_on(TcpStream::connect(&port, listener.local_addr()?))??;
+/// let reading = client.read(vec![0; 16]);
+/// reading.cancel();
+/// let (result, buffer) = port.block_on(reading)?;
+/// assert_eq!(result.unwrap_err().raw_os_error(), Some(longshore::ABORTED as i32));
+/// assert_eq!(buffer.len(), 16, "it comes back");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Transfer<B: Send + 'static> {
     operation: Option<Operation<Lent<B>>>,

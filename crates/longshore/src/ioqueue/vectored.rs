@@ -111,6 +111,20 @@ fn scatter<B: IoBufMut>(mut bytes: &[u8], buffers: &mut [B]) {
 ///
 /// It is one operation, and behaves like a [`Transfer`], on one buffer that is copied to or from
 /// the others. (What a system call for each part would save, a copy in the cache costs rarely.)
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::{TcpListener, TcpStream}};
+/// let port = Dispatcher::new()?;
+/// let listener = TcpListener::bind(&port, "127.0.0.1:0")?;
+/// let client = port.block_on(TcpStream::connect(&port, listener.local_addr()?))??;
+/// let (server, _) = port.block_on(listener.accept())??;
+/// port.block_on(server.write_all("headbody"))?.0?;
+/// let parts = vec![vec![0; 4], vec![0; 8]];
+/// let (count, parts) = port.block_on(client.read_vectored(parts))?;
+/// assert_eq!((count?, &parts[0][..], &parts[1][..4]), (8, &b"head"[..], &b"body"[..]));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct VectoredTransfer<B: Send + 'static> {
     transfer: Transfer<Staged<B>>,

@@ -20,6 +20,19 @@ use crate::{completion::Completion, error::Error, sys::ABORTED};
 /// Resolved at the first poll: [`Error::UnregisteredHandle`], [`Error::NotInFlight`],
 /// [`Error::AlreadyWaiting`], [`Error::PrematureClose`]. Later: [`Aborted`] if the handle was
 /// unregistered, [`Error::PrematureClose`], [`Error::Closed`], or the operating system's error.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, Error, IoQueue, Overlapped, Wait};
+/// let port = Dispatcher::new()?;
+/// let queue = IoQueue::new(&port);
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let listener = queue.register(listener).map_err(|(error, _)| error)?;
+/// let wait: Wait = queue.wait(&listener, &Overlapped::new());
+/// let error = port.block_on(wait)?.unwrap_err();
+/// assert_eq!(Error::of(&error), Some(Error::NotInFlight), "nothing was started");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Wait {
     state: State,

@@ -194,6 +194,24 @@ impl TcpStream {
 }
 
 /// The half of a connection that reads.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::{TcpListener, TcpStream}};
+/// let port = Dispatcher::new()?;
+/// let listener = TcpListener::bind(&port, "127.0.0.1:0")?;
+/// port.block_on(async {
+///     let stream = TcpStream::connect(&port, listener.local_addr()?).await?;
+///     let (reader, writer) = stream.split();
+///     let (peer, _) = listener.accept().await?;
+///     peer.write_all("hello").await.0?;
+///     let (count, buffer) = reader.read(vec![0; 16]).await;
+///     assert_eq!(&buffer[..count?], b"hello");
+///     drop(writer);
+///     std::io::Result::Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ReadHalf(Arc<TcpStream>);
 
@@ -211,6 +229,27 @@ impl ReadHalf {
 
 /// The half of a connection that writes. Dropping it tells the peer that no more will come, so await
 /// its writes first: one that is still in flight then fails.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::{TcpListener, TcpStream}};
+/// let port = Dispatcher::new()?;
+/// let listener = TcpListener::bind(&port, "127.0.0.1:0")?;
+/// port.block_on(async {
+///     let stream = TcpStream::connect(&port, listener.local_addr()?).await?;
+///     let (reader, writer) = stream.split();
+///     let (peer, _) = listener.accept().await?;
+///     writer.write_all("the end").await.0?;
+///     drop(writer);
+///     let (count, _) = peer.read(vec![0; 16]).await;
+///     assert_eq!(count?, 7);
+///     let (count, _) = peer.read(vec![0; 16]).await;
+///     assert_eq!(count?, 0, "the peer reads the end");
+///     drop(reader);
+///     std::io::Result::Ok(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct WriteHalf(Arc<TcpStream>);
 
@@ -304,6 +343,19 @@ struct Accepting {
 }
 
 /// An accept in flight: resolves to the connection and its peer's address.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::{TcpListener, TcpStream}};
+/// let port = Dispatcher::new()?;
+/// let listener = TcpListener::bind(&port, "127.0.0.1:0")?;
+/// let accept = listener.accept();
+/// let client = port.block_on(TcpStream::connect(&port, listener.local_addr()?))??;
+/// let (server, peer) = port.block_on(accept)??;
+/// assert_eq!(peer, client.local_addr()?);
+/// # drop(server);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Accept {

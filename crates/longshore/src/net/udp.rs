@@ -60,6 +60,19 @@ pub struct UdpSocket {
 }
 
 /// What a receive has brought.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::UdpSocket};
+/// let port = Dispatcher::new()?;
+/// let (here, there) = (UdpSocket::bind(&port, "127.0.0.1:0")?, UdpSocket::bind(&port, "127.0.0.1:0")?);
+/// port.block_on(here.send_to("hello", there.local_addr()?))?.0?;
+/// let (received, buffer) = port.block_on(there.recv_from(vec![0; 3]))?;
+/// let received = received?;
+/// assert_eq!((&buffer[..received.len], received.from), (&b"hel"[..], here.local_addr()?));
+/// assert!(received.truncated);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// How many bytes of the datagram are in the buffer; 0 is an empty datagram, unless it was
@@ -306,6 +319,17 @@ const POLLED_AGAIN: &str = "a datagram is polled after it was ready";
 ///
 /// Dropping it asks for cancellation and gives the buffer up; the datagram may have left. Polling needs
 /// no particular thread or executor, but somebody has to dispatch.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::UdpSocket};
+/// let port = Dispatcher::new()?;
+/// let (here, there) = (UdpSocket::bind(&port, "127.0.0.1:0")?, UdpSocket::bind(&port, "127.0.0.1:0")?);
+/// let sending = here.send_to("hello", there.local_addr()?);
+/// let (count, buffer) = port.block_on(sending)?;
+/// assert_eq!((count?, buffer), (5, "hello"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct SendTo<B: Send + 'static>(Operation<Lent<B>>);
 
@@ -334,6 +358,20 @@ impl<B: Send + Unpin + 'static> Future for SendTo<B> {
 /// Dropping it asks for cancellation and gives the buffer up; a datagram that had come in by then is
 /// lost. To lose none, [`cancel`](Self::cancel) it and await it. Polling needs no particular thread or
 /// executor, but somebody has to dispatch.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, net::UdpSocket};
+/// let port = Dispatcher::new()?;
+/// let (here, there) = (UdpSocket::bind(&port, "127.0.0.1:0")?, UdpSocket::bind(&port, "127.0.0.1:0")?);
+/// let receiving = there.recv_from(vec![0; 16]);
+/// receiving.cancel();
+/// let (result, buffer) = port.block_on(receiving)?;
+/// assert_eq!(result.unwrap_err().raw_os_error(), Some(longshore::ABORTED as i32));
+/// assert_eq!(buffer.len(), 16, "it comes back");
+/// # drop(here);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct RecvFrom<B: Send + 'static>(Operation<Lent<B>>);
 

@@ -92,6 +92,18 @@ pub(crate) enum Submitted {
 }
 
 /// One thing that went wrong while a port was closed.
+///
+/// # Examples
+/// ```
+/// let port = longshore::Dispatcher::new()?;
+/// let again = port.clone();
+/// port.close()?;
+/// let error = again.close().unwrap_err();
+/// let failure = &error.failures()[0];
+/// assert_eq!(failure.attempt(), "close the dispatcher");
+/// assert_eq!(longshore::Error::of(failure.error()), Some(longshore::Error::Closed));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct CloseFailure {
     pub(crate) what: &'static str,
@@ -108,6 +120,17 @@ impl CloseFailure {
     pub fn error(&self) -> &io::Error {
         &self.error
     }
+}
+
+/// How the threads that take packets sleep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SleepStats {
+    /// Threads that sleep, or are about to.
+    pub(crate) sleeping: usize,
+    /// Wake-ups that were sent to a sleeper, where the mechanism has to send them.
+    pub(crate) wakes_made: u64,
+    /// Those that were not needed, because one was on its way.
+    pub(crate) wakes_saved: u64,
 }
 
 /// A mechanism that delivers packets. See the module's contract.
@@ -137,6 +160,9 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// Asks the kernel for one packet, waiting as told; `None` when the time is up, or when `doze`
     /// would not have the thread sleep.
     fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>>;
+
+    /// How the threads that take packets sleep.
+    fn sleep_stats(&self) -> SleepStats;
 
     /// Ends a wait for the port at `deadline`, more exactly than that wait's own time-out would: one from
     /// outside, where the port can be waited for so, or a `take`, which returns [`ALARM`]. A hint.

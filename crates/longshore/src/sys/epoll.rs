@@ -52,7 +52,7 @@ use self::{
     table::Table,
 };
 use super::{
-    backend::{Backend, CloseFailure, Submitted, Terms, Wait},
+    backend::{Backend, CloseFailure, SleepStats, Submitted, Terms, Wait},
     call::Errand,
     doze::{Doze, Dozing, Unwatched},
 };
@@ -267,6 +267,10 @@ impl Backend for Epoll {
             return Err(Error::Closed.into());
         }
         self.take_slow(wait, doze)
+    }
+
+    fn sleep_stats(&self) -> SleepStats {
+        self.inbox.sleep_stats()
     }
 
     fn set_alarm(&self, deadline: Option<Instant>) {

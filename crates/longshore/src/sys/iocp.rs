@@ -71,7 +71,7 @@ use crate::{
     packet::Packet,
     submission::{Issued, Submission, Then},
     sys::{
-        backend::{ALARM, Backend, CloseFailure, Submitted, Terms, Wait},
+        backend::{ALARM, Backend, CloseFailure, SleepStats, Submitted, Terms, Wait},
         call::Errand,
         doze::{Doze, Dozing},
         pool::{NoTransfer, Pool},
@@ -316,6 +316,13 @@ impl Backend for Iocp {
                 Err(Error::Closed.into())
             }
             taken => Ok(taken.map(|packet| self.translate(packet))),
+        }
+    }
+
+    fn sleep_stats(&self) -> SleepStats {
+        SleepStats {
+            sleeping: self.waiting.load(Ordering::SeqCst),
+            ..SleepStats::default()
         }
     }
 

@@ -59,6 +59,7 @@ mod running_work;
 mod sharing;
 #[cfg(target_os = "linux")]
 mod stale;
+mod stats;
 mod strands;
 mod support;
 mod task;
@@ -80,6 +81,7 @@ fn main() -> std::process::ExitCode {
         running::TESTS,
         running_work::TESTS,
         strands::TESTS,
+        stats::TESTS,
         callbacks::TESTS,
         repost::TESTS,
         sharing::TESTS,

@@ -74,6 +74,17 @@ impl fmt::Debug for Interest {
 /// # Errors
 /// Resolved at the first poll: the reasons why waiting could not begin (`EMFILE`, `ENOMEM`,
 /// `Error::Closed`). Later: `Error::Closed`.
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, IoQueue, os::linux::{Interest, Readiness}};
+/// let port = Dispatcher::new()?;
+/// let queue = IoQueue::new(&port);
+/// let (_reader, writer) = std::io::pipe()?;
+/// let ready: Readiness = queue.readiness(&writer, Interest::WRITE);
+/// assert_eq!(port.block_on(ready)??, Interest::WRITE);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Readiness {
     state: State,

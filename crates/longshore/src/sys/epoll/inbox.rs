@@ -8,7 +8,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -16,7 +16,10 @@ use std::{
 use crossbeam_queue::SegQueue;
 
 use super::{calls, sleepers::Sleepers};
-use crate::{completion::Completion, error::Error, overlapped::RawOverlapped, packet::Packet};
+use crate::{
+    completion::Completion, error::Error, overlapped::RawOverlapped, packet::Packet,
+    sys::backend::SleepStats,
+};
 
 /// The epoll token of the bell. No source has it: their generations begin at 0 and the descriptor
 /// in the low half is never negative.
@@ -34,6 +37,8 @@ pub(super) struct Inbox {
     /// Entries that were pushed when the port was closed already; see `push_late`.
     strays: Mutex<Vec<Entry>>,
     doorbell: OnceLock<Doorbell>,
+    wakes_made: AtomicU64,
+    wakes_saved: AtomicU64,
 }
 
 /// What another event loop waits for: level-triggered, readable while an entry waits.
@@ -55,7 +60,17 @@ impl Inbox {
             bell: calls::eventfd()?,
             strays: Mutex::default(),
             doorbell: OnceLock::new(),
+            wakes_made: AtomicU64::new(0),
+            wakes_saved: AtomicU64::new(0),
         })
+    }
+
+    pub(super) fn sleep_stats(&self) -> SleepStats {
+        SleepStats {
+            sleeping: self.sleepers.state().asleep(),
+            wakes_made: self.wakes_made.load(Ordering::Relaxed),
+            wakes_saved: self.wakes_saved.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) fn bell(&self) -> &OwnedFd {
@@ -127,7 +142,10 @@ impl Inbox {
     fn wake(&self) {
         let state = self.sleepers.state();
         if self.sleepers.must_ring(state) {
+            self.wakes_made.fetch_add(1, Ordering::Relaxed);
             calls::ring(&self.bell);
+        } else if state.asleep() > 0 {
+            self.wakes_saved.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(doorbell) = self.doorbell.get().filter(|_| state.is_pollable()) {
             doorbell.ring();

@@ -54,7 +54,7 @@ impl State {
         self.0 & POLLABLE != 0
     }
 
-    fn asleep(self) -> usize {
+    pub(super) fn asleep(self) -> usize {
         self.0 & !(CLOSED | POLLABLE)
     }
 }
