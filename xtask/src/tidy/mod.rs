@@ -2,6 +2,7 @@
 //! whatever fails on the way, and the failures stand together at the end.
 
 mod deps;
+mod examples;
 mod imports;
 mod leftovers;
 mod length;
@@ -45,6 +46,7 @@ const CHECKS: &[Check] = &[
         Ok(unsafety::check(&tree.sources, &permits))
     }),
     ("file length", |tree| Ok(length::check(&tree.sources))),
+    ("examples", |tree| Ok(examples::check(&tree.sources))),
     ("leftovers", |tree| Ok(leftovers::check(&tree.sources))),
     ("documents", |tree| links::check(&tree.project.root)),
     ("rule map", rule_map),
