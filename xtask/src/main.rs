@@ -5,6 +5,7 @@ mod asan;
 mod clients;
 mod counts;
 mod loom;
+mod miri;
 mod project;
 mod setup;
 mod shell;
@@ -38,6 +39,8 @@ Usage: cargo xtask COMMAND
                                source
   asan                         the races of the suite under AddressSanitizer
                                (std itself is not instrumented)
+  miri                         the unit tests that need no socket and no file, under
+                               Miri (installs a nightly toolchain where there is none)
 
 Exit codes: 0 all is well, 1 something failed, 2 the command line is wrong.
 ";
@@ -55,6 +58,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("tidy", tidy::command),
     ("loom", loom::command),
     ("asan", asan::command),
+    ("miri", miri::command),
 ];
 
 /// A mistake in the command line, as opposed to a job that failed.

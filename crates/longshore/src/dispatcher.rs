@@ -13,6 +13,8 @@ mod run;
 mod stats;
 mod strand;
 pub(crate) mod task;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod tokens;
 mod work;

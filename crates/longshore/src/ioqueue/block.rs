@@ -359,6 +359,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a socket")]
     fn q04_a_wait_of_what_was_taken_back_leaves_the_next_one_alone() {
         let port = Dispatcher::new().unwrap();
         let queue = IoQueue::new(&port);

@@ -216,6 +216,85 @@ impl<T: Send + 'static> fmt::Debug for Operation<T> {
     }
 }
 
+#[cfg(all(test, not(longshore_loom)))]
+mod tests {
+    use super::*;
+
+    type Drops = std::sync::Arc<()>;
+
+    /// A block in flight that owns a buffer and a token, and what its packet carries.
+    fn in_flight(token: &Drops) -> (Arc<Op<(Vec<u8>, Drops)>>, NonNull<RawOverlapped>) {
+        let op = Op::new((vec![0; 16], token.clone()));
+        op.state.begin().unwrap();
+        let header = Op::lend(&op);
+        (op, header)
+    }
+
+    /// The kernel's last write, and the packet.
+    fn packet(header: NonNull<RawOverlapped>) {
+        // SAFETY: `in_flight` lent it, and this is its one packet.
+        unsafe {
+            let op = header.cast::<Op<(Vec<u8>, Drops)>>();
+            op.as_ref().payload.with_mut(|payload| {
+                if let Some((buffer, _)) = &mut *payload {
+                    buffer[..5].copy_from_slice(b"hello");
+                }
+            });
+            Op::<(Vec<u8>, Drops)>::deliver(header, Completion::ok(5));
+        }
+    }
+
+    #[test]
+    fn q02_the_payload_comes_back_with_the_outcome() {
+        let token = Drops::default();
+        let (op, header) = in_flight(&token);
+        assert!(op.poll(Waker::noop()).is_pending());
+        assert!(op.state.begin().is_err(), "in flight once");
+        packet(header);
+        let Poll::Ready((result, payload)) = op.poll(Waker::noop()) else {
+            panic!("its packet has come");
+        };
+        assert_eq!(result.unwrap(), Completion::ok(5));
+        let (buffer, mine) = payload.unwrap();
+        assert_eq!(&buffer[..5], b"hello");
+        drop((op, mine));
+        assert_eq!(std::sync::Arc::strong_count(&token), 1);
+    }
+
+    #[test]
+    fn q06_a_block_that_was_given_up_lives_until_its_packet() {
+        let token = Drops::default();
+        let (op, header) = in_flight(&token);
+        assert!(op.state.abandon(), "there is something to cancel");
+        drop(op);
+        assert_eq!(std::sync::Arc::strong_count(&token), 2, "the kernel has it");
+        packet(header);
+        assert_eq!(std::sync::Arc::strong_count(&token), 1);
+    }
+
+    #[test]
+    fn q02_an_outcome_nobody_asks_for_is_freed_with_its_block() {
+        let token = Drops::default();
+        let (op, header) = in_flight(&token);
+        packet(header);
+        assert!(!op.state.abandon(), "there is nothing to cancel");
+        drop(op);
+        assert_eq!(std::sync::Arc::strong_count(&token), 1);
+    }
+
+    #[test]
+    fn q02_an_operation_that_was_not_started_gives_its_payload_back() {
+        let token = Drops::default();
+        let (op, header) = in_flight(&token);
+        drop(op.state.undo());
+        // SAFETY: nothing was started, so no packet takes this reference.
+        drop(unsafe { Arc::from_raw(header.as_ptr().cast::<Op<(Vec<u8>, Drops)>>().cast_const()) });
+        // SAFETY: as above, and nobody else takes.
+        assert!(unsafe { op.take() }.is_some());
+        assert_eq!(std::sync::Arc::strong_count(&token), 1);
+    }
+}
+
 #[cfg(all(test, longshore_loom))]
 mod model {
     use super::*;

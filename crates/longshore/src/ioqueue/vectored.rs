@@ -156,3 +156,25 @@ impl<B: Send + 'static> fmt::Debug for VectoredTransfer<B> {
         f.debug_struct("VectoredTransfer").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_several_buffers_are_gathered_and_filled_in_order() {
+        let staged = Staged::gather(vec![vec![1, 2], Vec::new(), vec![3]]);
+        assert_eq!(staged.bytes, [1, 2, 3]);
+        let buffers = vec![Vec::with_capacity(2), Vec::new(), Vec::with_capacity(8)];
+        let mut staged = Staged::room(buffers);
+        assert!(staged.capacity() >= 10);
+        // SAFETY: three bytes are written at the address, and said to be.
+        unsafe {
+            staged.as_mut_ptr().copy_from([7, 8, 9].as_ptr(), 3);
+            staged.set_init(3);
+        }
+        let two = staged.buffers[0].capacity().min(3);
+        assert_eq!(staged.buffers[0], [7, 8, 9][..two]);
+        assert_eq!(staged.buffers[2], [7, 8, 9][two..]);
+    }
+}

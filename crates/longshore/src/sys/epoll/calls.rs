@@ -142,7 +142,8 @@ pub(super) fn epoll_wait(
     events: &mut Events,
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    static COARSE: AtomicBool = AtomicBool::new(false);
+    // Miri knows the older call only.
+    static COARSE: AtomicBool = AtomicBool::new(cfg!(miri));
     if !COARSE.load(Ordering::Relaxed) {
         match epoll_pwait2(epoll, events, timeout) {
             // Older than 5.11, or behind a filter that does not know the call.
