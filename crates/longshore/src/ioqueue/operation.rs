@@ -221,9 +221,10 @@ mod tests {
     use super::*;
 
     type Drops = std::sync::Arc<()>;
+    type Payload = (Vec<u8>, Drops);
 
     /// A block in flight that owns a buffer and a token, and what its packet carries.
-    fn in_flight(token: &Drops) -> (Arc<Op<(Vec<u8>, Drops)>>, NonNull<RawOverlapped>) {
+    fn in_flight(token: &Drops) -> (Arc<Op<Payload>>, NonNull<RawOverlapped>) {
         let op = Op::new((vec![0; 16], token.clone()));
         op.state.begin().unwrap();
         let header = Op::lend(&op);
@@ -234,13 +235,13 @@ mod tests {
     fn packet(header: NonNull<RawOverlapped>) {
         // SAFETY: `in_flight` lent it, and this is its one packet.
         unsafe {
-            let op = header.cast::<Op<(Vec<u8>, Drops)>>();
+            let op = header.cast::<Op<Payload>>();
             op.as_ref().payload.with_mut(|payload| {
                 if let Some((buffer, _)) = &mut *payload {
                     buffer[..5].copy_from_slice(b"hello");
                 }
             });
-            Op::<(Vec<u8>, Drops)>::deliver(header, Completion::ok(5));
+            Op::<Payload>::deliver(header, Completion::ok(5));
         }
     }
 
@@ -288,7 +289,7 @@ mod tests {
         let (op, header) = in_flight(&token);
         drop(op.state.undo());
         // SAFETY: nothing was started, so no packet takes this reference.
-        drop(unsafe { Arc::from_raw(header.as_ptr().cast::<Op<(Vec<u8>, Drops)>>().cast_const()) });
+        drop(unsafe { Arc::from_raw(header.as_ptr().cast::<Op<Payload>>().cast_const()) });
         // SAFETY: as above, and nobody else takes.
         assert!(unsafe { op.take() }.is_some());
         assert_eq!(std::sync::Arc::strong_count(&token), 1);
