@@ -9,6 +9,7 @@ mod miri;
 mod project;
 mod setup;
 mod shell;
+mod stress;
 mod test;
 mod tidy;
 mod wine;
@@ -39,6 +40,10 @@ Usage: cargo xtask COMMAND
                                source
   asan                         the races of the suite under AddressSanitizer
                                (std itself is not instrumented)
+  stress [--full] [--backend epoll|iocp] [--seed N]
+                               actors with one outstanding event each, and threads
+                               that come and go: 1,000,000 events, 10,000,000 with
+                               --full; a twentieth of that under Wine
   miri                         the unit tests that need no socket and no file, under
                                Miri (installs a nightly toolchain where there is none)
 
@@ -59,6 +64,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("loom", loom::command),
     ("asan", asan::command),
     ("miri", miri::command),
+    ("stress", stress::command),
 ];
 
 /// A mistake in the command line, as opposed to a job that failed.
