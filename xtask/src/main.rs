@@ -12,6 +12,7 @@ mod shell;
 mod stress;
 mod test;
 mod tidy;
+mod tsan;
 mod wine;
 
 use std::fmt;
@@ -44,6 +45,8 @@ Usage: cargo xtask COMMAND
                                actors with one outstanding event each, and threads
                                that come and go: 1,000,000 events, 10,000,000 with
                                --full; a twentieth of that under Wine
+  tsan                         the stress program and the races of the suite under
+                               ThreadSanitizer, std included (nightly, as for miri)
   miri                         the unit tests that need no socket and no file, under
                                Miri (installs a nightly toolchain where there is none)
 
@@ -65,6 +68,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("asan", asan::command),
     ("miri", miri::command),
     ("stress", stress::command),
+    ("tsan", tsan::command),
 ];
 
 /// A mistake in the command line, as opposed to a job that failed.

@@ -20,7 +20,7 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
             other => Err(other.unexpected().into()),
         };
     }
-    set_up()?;
+    ensure_nightly()?;
     let mut passed = 0;
     let mut miri = nightly(&["miri", "test", "--package", "longshore", "--lib"]);
     miri.current_dir(&project.root)
@@ -47,15 +47,22 @@ pub(crate) fn nightly(arguments: &[&str]) -> Command {
     cargo
 }
 
-/// Does nothing the second time.
-fn set_up() -> Result<()> {
+/// Installs nightly with Miri and the sources of std; does nothing the second time.
+pub(crate) fn ensure_nightly() -> Result<()> {
     let mut version = nightly(&["miri", "--version"]);
-    if shell::capture(&mut version).is_ok() {
+    let mut sysroot = Command::new("rustup");
+    sysroot.args(["run", "nightly", "rustc", "--print", "sysroot"]);
+    let has_source = shell::capture(&mut sysroot).is_ok_and(|sysroot| {
+        let source = "lib/rustlib/src/rust/library/std/Cargo.toml";
+        std::path::Path::new(sysroot.trim()).join(source).is_file()
+    });
+    if has_source && shell::capture(&mut version).is_ok() {
         return Ok(());
     }
-    eprintln!("miri: installing the nightly toolchain with miri and rust-src");
+    eprintln!("setup: installing the nightly toolchain with miri and rust-src");
     let mut rustup = Command::new("rustup");
     rustup.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
     rustup.args(["--component", "miri", "--component", "rust-src"]);
-    shell::run(&mut rustup).context("rustup cannot install Miri, and there is no other source")
+    shell::run(&mut rustup)
+        .context("rustup cannot install a nightly toolchain, and there is no other source")
 }

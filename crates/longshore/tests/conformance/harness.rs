@@ -159,10 +159,12 @@ pub fn port() -> Dispatcher {
     builder().build().expect("a port can be opened")
 }
 
-/// `count` on Linux, a tenth of it under Wine unless `LONGSHORE_FULL` is set.
+/// `count` on Linux, a tenth of it under Wine unless `LONGSHORE_FULL` is set; a tenth everywhere if
+/// `LONGSHORE_QUICK` is, for tools that slow everything down.
 #[allow(dead_code, reason = "for whoever needs it")]
 pub fn scaled(count: usize) -> usize {
-    match cfg!(windows) && env::var_os("LONGSHORE_FULL").is_none() {
+    let is_slow = cfg!(windows) && env::var_os("LONGSHORE_FULL").is_none();
+    match is_slow || env::var_os("LONGSHORE_QUICK").is_some() {
         true => count / 10,
         false => count,
     }
