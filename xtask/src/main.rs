@@ -6,6 +6,7 @@ mod clients;
 mod counts;
 mod loom;
 mod miri;
+mod mutants;
 mod project;
 mod setup;
 mod shell;
@@ -47,6 +48,10 @@ Usage: cargo xtask COMMAND
                                --full; a twentieth of that under Wine
   tsan                         the stress program and the races of the suite under
                                ThreadSanitizer, std included (nightly, as for miri)
+  mutants [--shard K/N] [--fresh] [--list]
+                               changes the library one function at a time: at least
+                               90 % have to be caught by the suite on epoll (hours;
+                               it goes on where it was interrupted)
   miri                         the unit tests that need no socket and no file, under
                                Miri (installs a nightly toolchain where there is none)
 
@@ -68,6 +73,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("asan", asan::command),
     ("miri", miri::command),
     ("stress", stress::command),
+    ("mutants", mutants::command),
     ("tsan", tsan::command),
 ];
 

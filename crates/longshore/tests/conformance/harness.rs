@@ -5,7 +5,7 @@ use std::{
     cell::RefCell,
     env,
     panic::{self, AssertUnwindSafe},
-    process::{Command, ExitCode, Output, Stdio},
+    process::{self, Command, ExitCode, Output, Stdio},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -66,10 +66,19 @@ pub fn main(modules: &[&'static [Test]]) -> ExitCode {
         if let Some(reason) = &skip {
             println!("skipped: {}: {reason}", test.name);
         }
-        let trial = Trial::test(test.name, move || run(test));
+        let trial = Trial::test(test.name, move || fast_or_whole(test, run(test)));
         trials.push(trial.with_ignored_flag(skip.is_some()));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// For a tool that only asks whether anything fails: the first failure ends the program.
+fn fast_or_whole(test: &Test, outcome: Result<(), Failed>) -> Result<(), Failed> {
+    if outcome.is_err() && env::var_os("LONGSHORE_FAIL_FAST").is_some() {
+        eprintln!("first failure: {}", test.name);
+        process::exit(101);
+    }
+    outcome
 }
 
 thread_local! {

@@ -1,0 +1,122 @@
+//! `cargo xtask mutants`: does the suite notice when the library is changed?
+//!
+//! cargo-mutants changes one function at a time and runs unit and conformance tests on epoll. A mutant
+//! that fails, hangs or crashes them is caught. What survives is listed in docs/mutants.md, with the
+//! reason. It takes hours; `--shard K/N` does a part of it, and what was done before is not done again
+//! (`--fresh` begins anew).
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
+
+use crate::project::Project;
+use crate::{help, shell};
+
+/// What is changed.
+const FILES: &[&str] = &[
+    "crates/longshore/src/packet.rs",
+    "crates/longshore/src/port.rs",
+    "crates/longshore/src/dispatcher.rs",
+    "crates/longshore/src/dispatcher/**/*.rs",
+    "crates/longshore/src/ioqueue.rs",
+    "crates/longshore/src/ioqueue/**/*.rs",
+    "crates/longshore/src/task.rs",
+];
+
+/// Tests that take seconds to show something that no file above decides.
+const SLOW: &[&str] = &[
+    "d12_a_write_longer_than_u32_max_is_cut_to_u32_max",
+    "fault_as_many_connections_as_may_be_open_echo",
+    "fault_a_killed_client_disturbs_no_other",
+    "fs_threads_are_made_for_calls_and_end_without_work",
+    "udp_cancel_races_a_datagram_and_loses_none",
+];
+
+/// Seconds for the whole suite; without a mutant it takes a quarter of that.
+const TIMEOUT: &str = "90";
+/// Of a hundred viable mutants, so many have to be caught.
+const WANTED: usize = 90;
+
+pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<ExitCode> {
+    let (mut shard, mut is_fresh, mut lists) = (None, false, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(help()),
+            Long("shard") => shard = Some(parser.value()?.string()?),
+            Long("fresh") => is_fresh = true,
+            Long("list") => lists = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let folder = project.work("mutants");
+    if is_fresh {
+        let _ = fs::remove_dir_all(&folder);
+    }
+    fs::create_dir_all(&folder)?;
+    let mut mutants = tool(project)?;
+    mutants.arg("mutants").current_dir(&project.root);
+    mutants.args(["--package", "longshore"]);
+    mutants.args(FILES.iter().flat_map(|file| ["--file", file]));
+    // How a thing prints itself is not what the suite is about.
+    mutants.args(["--exclude-re", "impl (fmt::)?(Debug|Display)"]);
+    if let Some(shard) = shard {
+        mutants.args(["--shard", &shard]);
+    }
+    if lists {
+        mutants.arg("--list");
+        return Ok(ExitCode::from(u8::from(!mutants.status()?.success())));
+    }
+    mutants.args(["--iterate", "--jobs", "2", "--timeout", TIMEOUT]);
+    mutants.args(["--shuffle", "--colors", "never", "--output"]);
+    mutants.arg(&folder);
+    mutants.args(["--", "--lib", "--test", "conformance", "--"]);
+    mutants.args(SLOW.iter().flat_map(|test| ["--skip", test]));
+    mutants.env("LONGSHORE_QUICK", "1");
+    mutants.env("LONGSHORE_FAIL_FAST", "1");
+    mutants.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    mutants.env("CARGO_PROFILE_TEST_DEBUG", "0");
+    // It fails when a mutant survives; what that means is decided below.
+    mutants.status().context("cannot run cargo-mutants")?;
+    judge(&folder.join("mutants.out"))
+}
+
+/// cargo-mutants, installed under `target/` where it is not on the path.
+fn tool(project: &Project) -> Result<Command> {
+    const NAME: &str = "cargo-mutants";
+    if shell::which(NAME).is_some() {
+        return Ok(Command::new(NAME));
+    }
+    let tools = project.work("tools");
+    let program = tools.join("bin").join(NAME);
+    if !program.is_file() {
+        eprintln!("mutants: installing {NAME}");
+        let mut install = project.cargo();
+        install
+            .args(["install", NAME, "--locked", "--root"])
+            .arg(&tools);
+        shell::run(&mut install)?;
+    }
+    Ok(Command::new(program))
+}
+
+fn judge(out: &Path) -> Result<ExitCode> {
+    let count = |kind: &str| {
+        let list = fs::read_to_string(out.join(format!("{kind}.txt"))).unwrap_or_default();
+        list.lines().count()
+    };
+    // What earlier runs of `--iterate` have seen is in a list of its own.
+    let caught = count("caught") + count("timeout") + count("previously_caught");
+    let (missed, unviable) = (count("missed"), count("unviable"));
+    let viable = caught + missed;
+    if viable == 0 {
+        bail!("no mutant was tried");
+    }
+    let percent = caught * 100 / viable;
+    println!(
+        "mutants: {viable} viable ({unviable} not), {caught} caught, {missed} missed: {percent} %"
+    );
+    Ok(ExitCode::from(u8::from(percent < WANTED)))
+}
