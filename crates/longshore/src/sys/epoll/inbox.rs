@@ -15,7 +15,10 @@ use std::{
 
 use crossbeam_queue::SegQueue;
 
-use super::{calls, sleepers::Sleepers};
+use super::{
+    calls,
+    sleepers::{Sleepers, State},
+};
 use crate::{
     completion::Completion, error::Error, overlapped::RawOverlapped, packet::Packet,
     sys::backend::SleepStats,
@@ -102,7 +105,7 @@ impl Inbox {
         if state.is_closed() {
             return self.take_back(entry);
         }
-        self.wake();
+        self.wake(state);
         Ok(())
     }
 
@@ -125,22 +128,22 @@ impl Inbox {
     /// Publishes the result of an operation, queues its packet and wakes a sleeper.
     pub(super) fn complete(&self, header: Header, completion: Completion) {
         self.complete_quietly(header, completion);
-        if !self.sleepers.after_push().is_quiet() {
-            self.wake();
+        let state = self.sleepers.after_push();
+        if !state.is_quiet() {
+            self.wake(state);
         }
     }
 
     /// After taking an entry on a path that answered the bell or harvested: somebody else is
     /// needed if there is more.
     pub(super) fn wake_if_more(&self) {
-        if !self.entries.is_empty() && !self.sleepers.after_push().is_quiet() {
-            self.wake();
+        if let Some(state) = self.sleepers.look_back(|| self.entries.is_empty()) {
+            self.wake(state);
         }
     }
 
     #[cold]
-    fn wake(&self) {
-        let state = self.sleepers.state();
+    fn wake(&self, state: State) {
         if self.sleepers.must_ring(state) {
             self.wakes_made.fetch_add(1, Ordering::Relaxed);
             calls::ring(&self.bell);

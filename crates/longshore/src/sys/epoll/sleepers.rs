@@ -6,9 +6,11 @@
 //! that answers rings again if there is more to do.
 //!
 //! ```text
-//! pusher   push entry;  fence;  read state;    asleep > 0 and notified was false -> ring
-//! sleeper  asleep += 1; fence;  look at queue; empty -> wait for the bell;  asleep -= 1
-//! answer   notified = false;    take an entry; more entries and asleep > 0       -> ring
+//! pusher     push entry;  fence;  read state;    asleep > 0 and notified was false -> ring
+//! sleeper    asleep += 1; fence;  look at queue; empty -> wait for the bell;  asleep -= 1
+//! answer     notified = false;    take an entry; look back
+//! harvester  push entries;        take an entry; look back
+//! look back  more entries; fence; read state;    asleep > 0 and notified was false -> ring
 //! ```
 //!
 //! **No wake-up is lost.** *Pusher and sleeper:* each writes one thing, passes a SeqCst fence,
@@ -16,12 +18,15 @@
 //! sees the entry before it waits. *Pusher and a wake-up on its way:* the pusher leaves the bell
 //! alone only if its swap found `notified` true, that is before the answering thread's swap to
 //! false. That swap then reads the pusher's, and both are AcqRel, so the answering thread's look
-//! at the queue, which follows, sees the entry; it takes it or rings for it. *The bell itself*
-//! remembers: it may ring before the sleeper waits.
+//! at the queue, which follows, sees the entry; it takes it or rings for it. *Harvester:* what it
+//! leaves behind it looks back at, like a pusher. *A thread that stops waiting,* because its time is
+//! up: it answered the bell, and then takes and looks back before it goes, or it did not. Then *the
+//! bell itself* remembers: it may ring before a sleeper waits, and a ring that nobody heard wakes the
+//! next one who waits. *Closing* sets its flag as a pusher pushes; a sleeper's last look is at both.
 //!
 //! So whenever an entry waits while a thread sleeps, the bell is ringing or some thread that is
-//! awake has yet to take an entry and look back. The model below checks it, and fails when either
-//! fence is taken out.
+//! awake has yet to take an entry and look back. The models in `model` check it, and fail when a
+//! fence, the answer or the look back is taken out.
 
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 
@@ -79,6 +84,15 @@ impl Sleepers {
         State(self.state.load(Ordering::Relaxed))
     }
 
+    /// What a thread has to care about that leaves entries behind: it queued them without ringing,
+    /// or it answered a bell that rang for them. `None` if nothing is left, or nobody waits.
+    pub(super) fn look_back(&self, is_empty: impl FnOnce() -> bool) -> Option<State> {
+        if is_empty() {
+            return None;
+        }
+        Some(self.after_push()).filter(|state| !state.is_quiet())
+    }
+
     /// Whether to ring the bell, because somebody sleeps and no wake-up is on its way.
     pub(super) fn must_ring(&self, state: State) -> bool {
         state.asleep() > 0 && !self.notified.swap(true, Ordering::AcqRel)
@@ -120,119 +134,4 @@ impl Drop for Asleep<'_> {
 }
 
 #[cfg(all(test, longshore_loom))]
-mod model {
-    use super::*;
-    use loom::sync::{Arc, Condvar, Mutex};
-
-    /// The queue and the bell around the protocol. The queue is a bare atomic count, so that it
-    /// orders nothing but itself: a lock would hide a missing fence. The bell is an eventfd seen
-    /// edge-triggered: each ring releases one waiter, now or later.
-    struct Port {
-        sleepers: Sleepers,
-        entries: AtomicUsize,
-        bell: Mutex<usize>,
-        heard: Condvar,
-    }
-
-    impl Port {
-        fn new() -> Arc<Self> {
-            Arc::new(Self {
-                sleepers: Sleepers::new(),
-                entries: AtomicUsize::new(0),
-                bell: Mutex::new(0),
-                heard: Condvar::new(),
-            })
-        }
-
-        fn ring(&self) {
-            *self.bell.lock().unwrap() += 1;
-            self.heard.notify_one();
-        }
-
-        fn push(&self) {
-            self.entries.fetch_add(1, Ordering::Release);
-            let state = self.sleepers.after_push();
-            if self.sleepers.must_ring(state) {
-                self.ring();
-            }
-        }
-
-        fn pop(&self) -> bool {
-            let mut count = self.entries.load(Ordering::Acquire);
-            while count > 0 {
-                let next = count - 1;
-                match self.entries.compare_exchange(
-                    count,
-                    next,
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                ) {
-                    Ok(_) => return true,
-                    Err(now) => count = now,
-                }
-            }
-            false
-        }
-
-        fn take(&self) {
-            loop {
-                if self.pop() {
-                    return;
-                }
-                let asleep = self.sleepers.commit();
-                if self.entries.load(Ordering::Acquire) > 0 {
-                    continue;
-                }
-                let mut rings = self.bell.lock().unwrap();
-                while *rings == 0 {
-                    rings = self.heard.wait(rings).unwrap();
-                }
-                *rings -= 1;
-                drop(rings);
-                drop(asleep);
-                self.sleepers.answer();
-                let taken = self.pop();
-                if self.entries.load(Ordering::Acquire) > 0
-                    && self.sleepers.must_ring(self.sleepers.state())
-                {
-                    self.ring();
-                }
-                if taken {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// loom reports a lost wake-up as a deadlock: a taker that waits for ever.
-    #[test]
-    fn loom_one_pusher_one_sleeper() {
-        loom::model(|| {
-            let port = Port::new();
-            let pusher = loom::thread::spawn({
-                let port = port.clone();
-                move || port.push()
-            });
-            port.take();
-            pusher.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn loom_one_wake_on_its_way_serves_two_sleepers() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
-            let port = Port::new();
-            let takers = [(); 2].map(|()| {
-                let port = port.clone();
-                loom::thread::spawn(move || port.take())
-            });
-            port.push();
-            port.push();
-            for taker in takers {
-                taker.join().unwrap();
-            }
-        });
-    }
-}
+mod model;
