@@ -39,6 +39,7 @@ pub const TESTS: &[Test] = tests![
     q04_one_waiter_for_each_handle_where_that_is_wanted,
     q05_a_packet_that_came_before_the_wait_is_kept,
     q05_a_dropped_wait_loses_nothing,
+    q05_a_dropped_wait_lets_go_of_its_waker,
     q10_raw_and_typed_handles_work_alike,
 ];
 
@@ -358,6 +359,22 @@ fn q05_a_dropped_wait_loses_nothing() {
         port.block_on(queue.wait(&here, &block.0)).unwrap().unwrap(),
         5
     );
+}
+
+fn q05_a_dropped_wait_lets_go_of_its_waker() {
+    let (_port, queue) = queue();
+    let (here, _there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    let count = Arc::<Count>::default();
+    let waker = Waker::from(count.clone());
+    let mut wait = queue.wait(&here, &block.0);
+    let polled = pin!(&mut wait).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    drop(waker);
+    assert_eq!(Arc::strong_count(&count), 2);
+    drop(wait);
+    assert_eq!(Arc::strong_count(&count), 1);
 }
 
 fn q10_raw_and_typed_handles_work_alike() {

@@ -33,6 +33,7 @@ pub const TESTS: &[Test] = tests![
     q06_an_aborted_block_is_used_again,
     q07_a_handle_closed_early_is_found_and_a_later_one_works,
     q07_an_open_handle_is_not_taken_for_closed,
+    q07_a_result_that_came_before_the_close_is_kept,
     q08_running_and_poll_tell_what_waits,
     q08_run_goes_on_until_nothing_waits,
     q08_run_releases_every_thread,
@@ -260,6 +261,32 @@ fn q07_an_open_handle_is_not_taken_for_closed() {
     let wait = queue.wait(&*here, &block.0);
     queue.unregister_raw(&*here).unwrap();
     aborted(port.block_on(wait).unwrap());
+}
+
+/// Both results are there before the first is dispatched; then the other one's handle is closed.
+fn q07_a_result_that_came_before_the_close_is_kept() {
+    let (port, queue) = queue();
+    let (one, two) = (pair(), pair());
+    let mut waits = [&one, &two].map(|(here, there)| {
+        let block = block(8);
+        // SAFETY: the block keeps the buffer, and is kept until its wait is over.
+        unsafe { queue.register_raw(&**here).unwrap() };
+        recv(&queue, &**here, &block, 8).unwrap();
+        let wait = queue.wait(&**here, &block.0);
+        (&**there).write_all(b"bytes").unwrap();
+        (block, wait)
+    });
+    port.dispatch().unwrap();
+    let first_is_over = poll_once(&mut waits[0].1).is_ready();
+    let (open, closed) = match first_is_over {
+        true => (one, two),
+        false => (two, one),
+    };
+    drop(closed);
+    let [(_one, first), (_two, second)] = waits;
+    let wait = if first_is_over { second } else { first };
+    assert_eq!(port.block_on(wait).unwrap().unwrap(), 5);
+    queue.unregister_raw(&*open.0).unwrap();
 }
 
 fn q08_running_and_poll_tell_what_waits() {
