@@ -370,3 +370,51 @@ impl Inner {
 pub(crate) fn header(address: usize) -> NonNull<crate::overlapped::RawOverlapped> {
     NonNull::new(ptr::with_exposed_provenance_mut(address)).unwrap_or(NonNull::dangling())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d10_what_did_not_come_back_is_a_failure() {
+        let left = |operations, posts| Left { operations, posts };
+        assert!(left(0, 0).is_nothing());
+        assert!(left(0, 0).failure().is_none());
+        for (left, message) in [
+            (
+                left(2, 1),
+                "drain the port: 2 operations did not end in time",
+            ),
+            (
+                left(0, 3),
+                "account for every post: 3 were taken from the port by somebody else",
+            ),
+        ] {
+            assert!(!left.is_nothing());
+            let failure = left.failure().expect("something is left");
+            assert_eq!(format!("{}: {}", failure.what, failure.error), message);
+        }
+    }
+
+    #[test]
+    fn d10_a_flood_of_strangers_does_not_hold_closing_up() {
+        let port = Dispatcher::builder()
+            .drain_timeout(Duration::from_secs(10))
+            .build()
+            .unwrap();
+        let (inner, now) = (&port.inner, Instant::now());
+        let ago = |secs| {
+            now.checked_sub(Duration::from_secs(secs))
+                .expect("up long enough")
+        };
+        assert!(!inner.is_flooded(now), "it has its time");
+        assert!(
+            inner.is_flooded(ago(10)),
+            "and no post of ours waits behind the others"
+        );
+        inner.in_flight.expect_post(1, 2);
+        assert!(!inner.is_flooded(ago(10)), "one does");
+        assert!(inner.is_flooded(ago(12)), "but not for ever");
+        assert!(inner.in_flight.take_post(1, 2));
+    }
+}

@@ -14,6 +14,8 @@ use std::{
 
 use super::{Context, Dispatcher};
 
+mod strangers;
+
 thread_local! {
     static LAST: Cell<(usize, u32, u32)> = const { Cell::new((0, 0, 0)) };
 }

@@ -38,6 +38,7 @@ pub const TESTS: &[Test] = tests![
     q04_two_operations_of_one_handle_are_waited_for,
     q04_one_waiter_for_each_handle_where_that_is_wanted,
     q05_a_packet_that_came_before_the_wait_is_kept,
+    q05_a_result_that_nobody_has_read_is_not_overwritten,
     q05_a_dropped_wait_loses_nothing,
     q05_a_dropped_wait_lets_go_of_its_waker,
     q10_raw_and_typed_handles_work_alike,
@@ -342,6 +343,19 @@ fn q05_a_packet_that_came_before_the_wait_is_kept() {
     let then = move |result: io::Result<usize>| note.store(result.unwrap(), SeqCst);
     queue.wait_then(&here, &block.0, then).unwrap();
     assert_eq!(called.load(SeqCst), 4);
+}
+
+fn q05_a_result_that_nobody_has_read_is_not_overwritten() {
+    let (port, queue) = queue();
+    let (here, mut there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    there.write_all(b"bytes").unwrap();
+    port.dispatch().unwrap();
+    let again = recv(&queue, &here, &block, 8);
+    assert_eq!(refusal(again), Some(Error::ContextInFlight));
+    let result = port.block_on(queue.wait(&here, &block.0)).unwrap();
+    assert_eq!(result.unwrap(), 5);
 }
 
 fn q05_a_dropped_wait_loses_nothing() {
