@@ -7,7 +7,9 @@ mod close;
 mod closure;
 mod context;
 mod entry;
+mod host;
 mod in_flight;
+mod notices;
 mod operations;
 mod run;
 mod stats;
@@ -38,8 +40,19 @@ use builder::Foreign;
 pub use close::{CloseError, Undelivered};
 pub use closure::PostError;
 pub use context::{Context, OnCallback, OnEvent};
+#[cfg_attr(
+    target_os = "linux",
+    expect(unused_imports, reason = "only Windows has them")
+)]
+pub(crate) use host::HostWatch;
 use in_flight::InFlight;
 pub(crate) use in_flight::{Door, Flight, Recipient, Ticket};
+use notices::Notices;
+#[cfg_attr(
+    target_os = "linux",
+    expect(unused_imports, reason = "only Windows has them")
+)]
+pub(crate) use notices::{Entered, Notice};
 pub(crate) use operations::Started;
 use run::RunState;
 pub use stats::Stats;
@@ -100,6 +113,7 @@ pub(crate) struct Inner {
     running: RunState,
     presence: Presence,
     counters: Counters,
+    pub(crate) notices: Notices,
     pub(crate) timers: Timers,
     guests: Guests,
     pub(crate) tasks: Tasks,

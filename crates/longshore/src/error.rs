@@ -61,6 +61,8 @@ pub enum Error {
     SkipsPort,
     /// The handle is closed, or is no handle at all.
     BadHandle,
+    /// The handle does not name a completion port (Windows).
+    NotAPort,
     /// The operation does not exist for this kind of handle: a receive on a file, say.
     WrongKind,
     /// This operating system does not offer that backend.
@@ -110,6 +112,7 @@ impl fmt::Display for Error {
             Self::NotOverlapped => "the handle was not opened for overlapped I/O",
             Self::SkipsPort => "the handle skips the port when an operation succeeds at once",
             Self::BadHandle => "the handle is closed or invalid",
+            Self::NotAPort => "the handle does not name a completion port",
             Self::WrongKind => "the operation does not exist for this kind of handle",
             Self::NoSuchBackend => "this operating system does not offer that backend",
         })

@@ -17,7 +17,7 @@ use crate::{
     submission::{Issued, Submission},
     sys::{
         self, Driver,
-        backend::{Backend as _, CloseFailure, SleepStats, Submitted, Terms, Wait},
+        backend::{Backend as _, CloseFailure, Rest, SleepStats, Submitted, Terms, Wait},
         call::{Call, Errand},
         doze::Doze,
     },
@@ -33,11 +33,15 @@ impl Port {
     /// Whether others can put packets on the port, so that each one must be checked.
     pub(crate) const STRANGERS: bool = Driver::STRANGERS;
 
-    pub(crate) fn open(backend: sys::Backend, concurrency: u32) -> io::Result<Self> {
+    pub(crate) fn open(
+        backend: sys::Backend,
+        concurrency: u32,
+        origin: sys::Origin,
+    ) -> io::Result<Self> {
         if !sys::Backend::available().contains(&backend) {
             return Err(Error::NoSuchBackend.into());
         }
-        let driver = Driver::open(concurrency)?;
+        let driver = Driver::open(concurrency, origin)?;
         Ok(Self { driver, backend })
     }
 
@@ -148,8 +152,16 @@ impl Port {
         self.driver.shut(failures)
     }
 
-    pub(crate) fn take_rest(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    pub(crate) fn take_rest(&self, wait: Wait) -> io::Result<Option<Rest>> {
         self.driver.take_rest(wait)
+    }
+
+    pub(crate) fn lent(&self) -> io::Result<Option<usize>> {
+        self.driver.lent()
+    }
+
+    pub(crate) fn put_back(&self, rest: Rest) -> io::Result<()> {
+        self.driver.put_back(rest)
     }
 
     pub(crate) fn clean_up(&self, failures: &mut Vec<CloseFailure>) {

@@ -29,6 +29,9 @@ pub(crate) mod epoll;
 #[cfg(target_os = "linux")]
 pub(crate) use epoll::Epoll as Driver;
 
+/// Where a port comes from.
+pub(crate) type Origin = <Driver as backend::Backend>::Origin;
+
 /// The error code of a cancelled operation: `ERROR_OPERATION_ABORTED` (995) on Windows, `ECANCELED`
 /// (125) on Linux.
 pub const ABORTED: u32 = <Driver as backend::Backend>::ABORTED;

@@ -12,12 +12,16 @@ use std::{
 };
 
 use super::{
-    Dispatcher, Inner, in_flight::InFlight, run::RunState, stats::Counters, task::Tasks,
-    timers::Timers, tokens::Guests, work::Presence,
+    Dispatcher, Inner, in_flight::InFlight, notices::Notices, run::RunState, stats::Counters,
+    task::Tasks, timers::Timers, tokens::Guests, work::Presence,
 };
 #[cfg(doc)]
 use crate::error::Error;
-use crate::{packet::Packet, port::Port, sys::Backend};
+use crate::{
+    packet::Packet,
+    port::Port,
+    sys::{Backend, Origin},
+};
 
 /// How long closing waits for cancelled operations, unless told otherwise.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -43,6 +47,7 @@ pub struct Builder {
     on_foreign: Option<Hook>,
     trust: bool,
     drain: Duration,
+    pub(crate) origin: Origin,
 }
 
 impl Default for Builder {
@@ -53,6 +58,7 @@ impl Default for Builder {
             on_foreign: None,
             trust: false,
             drain: DRAIN,
+            origin: Origin::default(),
         }
     }
 }
@@ -113,7 +119,7 @@ impl Builder {
     /// out of handles or memory (`EMFILE`, `ENOMEM`), on Windows also `WSAStartup`'s.
     pub fn build(self) -> io::Result<Dispatcher> {
         let inner = Inner {
-            port: Port::open(self.backend, self.concurrency)?,
+            port: Port::open(self.backend, self.concurrency, self.origin)?,
             in_flight: InFlight::new(),
             registered: Default::default(),
             foreign: Foreign {
@@ -123,6 +129,7 @@ impl Builder {
             running: RunState::default(),
             presence: Presence::new(),
             counters: Counters::new(),
+            notices: Notices::default(),
             timers: Timers::new(),
             guests: Guests::default(),
             tasks: Tasks::default(),

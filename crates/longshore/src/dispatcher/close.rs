@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     packet::Packet,
     port::Port,
-    sys::backend::{CloseFailure, Wait},
+    sys::backend::{CloseFailure, Rest, Wait},
 };
 
 /// How long to wait between two looks at operations that were asked to end.
@@ -260,7 +260,7 @@ impl Inner {
         self.port.end_calls();
         // A task that is woken now finds the port closed, which drops it.
         self.tasks.end();
-        let left = match self.drain(undelivered, &mut panic) {
+        let left = match self.drain(undelivered, &mut panic, failures) {
             Ok(left) => left,
             Err(error) => {
                 failures.push(CloseFailure {
@@ -270,6 +270,8 @@ impl Inner {
                 self.left()
             }
         };
+        // After the drain: whoever is told has everything that was there.
+        self.notices.end();
         // Memory that the kernel still writes, or the caller still waits to get back.
         let leak = left.operations > 0;
         self.leak.store(leak, Ordering::Relaxed);
@@ -287,15 +289,20 @@ impl Inner {
         &self,
         undelivered: &mut dyn FnMut(Undelivered),
         panic: &mut Option<Panic>,
+        failures: &mut Vec<CloseFailure>,
     ) -> io::Result<Left> {
         let begun = Instant::now();
         loop {
-            while let Some(packet) = self.port.take_rest(Wait::Poll)? {
-                self.discard(packet, undelivered, panic);
-                if Port::STRANGERS && self.is_flooded(begun) {
-                    break;
+            let is_lent = match self.port.lent()? {
+                Some(depth) => {
+                    self.look_through(depth, undelivered, panic, failures)?;
+                    true
                 }
-            }
+                None => {
+                    self.empty(begun, undelivered, panic)?;
+                    false
+                }
+            };
             let left = self.left();
             if left.is_nothing() || begun.elapsed() >= self.drain {
                 return Ok(left);
@@ -304,11 +311,67 @@ impl Inner {
                 // A refusal means that there is nothing left to cancel; the packet tells.
                 let _ = self.port.cancel(handle, header(address));
             }
+            if is_lent {
+                // Not in the port, where the owner's packets would end the wait at once.
+                thread::sleep(ROUND / 5);
+                continue;
+            }
             match self.port.take_rest(Wait::Until(Instant::now() + ROUND))? {
-                Some(packet) => self.discard(packet, undelivered, panic),
+                Some(rest) => self.discard_or_report(rest, undelivered, panic),
                 None => thread::sleep(ROUND / 5),
             }
         }
+    }
+
+    /// Takes what is in a port that ends with us.
+    fn empty(
+        &self,
+        begun: Instant,
+        undelivered: &mut dyn FnMut(Undelivered),
+        panic: &mut Option<Panic>,
+    ) -> io::Result<()> {
+        while let Some(rest) = self.port.take_rest(Wait::Poll)? {
+            self.discard_or_report(rest, undelivered, panic);
+            if Port::STRANGERS && self.is_flooded(begun) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is ours out of a port that goes on. What is queued now is looked at and no more,
+    /// so that a busy owner cannot hold us up; everything that is left behind by threads of ours
+    /// that were released is queued by now. The rest goes back in its order, behind what its
+    /// owner has queued meanwhile.
+    fn look_through(
+        &self,
+        depth: usize,
+        undelivered: &mut dyn FnMut(Undelivered),
+        panic: &mut Option<Panic>,
+        failures: &mut Vec<CloseFailure>,
+    ) -> io::Result<()> {
+        let mut others = Vec::new();
+        let mut looked = Ok(());
+        for _ in 0..depth {
+            match self.port.take_rest(Wait::Poll) {
+                Ok(Some(rest)) => others.extend(self.discard(rest, undelivered, panic)),
+                Ok(None) => break,
+                Err(error) => {
+                    looked = Err(error);
+                    break;
+                }
+            }
+        }
+        for rest in others {
+            if let Err(error) = self.port.put_back(rest) {
+                failures.push(CloseFailure {
+                    what: "put back a packet of somebody else's",
+                    error,
+                });
+                self.report(rest.packet, panic);
+            }
+        }
+        looked
     }
 
     /// Whether only strangers keep the queue from running dry. Our own posts stand in line before
@@ -325,14 +388,36 @@ impl Inner {
         }
     }
 
-    /// One packet that nobody dispatched.
-    fn discard(
+    fn discard_or_report(
         &self,
-        packet: Packet,
+        rest: Rest,
         undelivered: &mut dyn FnMut(Undelivered),
         panic: &mut Option<Panic>,
     ) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| match self.decode(packet) {
+        if let Some(foreign) = self.discard(rest, undelivered, panic) {
+            self.report(foreign.packet, panic);
+        }
+    }
+
+    fn report(&self, packet: Packet, panic: &mut Option<Panic>) {
+        let reported = catch_unwind(AssertUnwindSafe(|| self.foreign.report(packet)));
+        if let Err(caught) = reported {
+            panic.get_or_insert(caught);
+        }
+    }
+
+    /// One packet that nobody dispatched; comes back if it is not ours.
+    fn discard(
+        &self,
+        rest: Rest,
+        undelivered: &mut dyn FnMut(Undelivered),
+        panic: &mut Option<Panic>,
+    ) -> Option<Rest> {
+        let entry = self.decode(rest.packet);
+        if let Entry::Foreign(_) = entry {
+            return Some(rest);
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| match entry {
             Entry::Callback(callback, _) if callback as usize == WAKE as usize => {}
             Entry::Callback(callback, word) if callback as usize == closure::RUN as usize => {
                 // SAFETY: the packet is ours (`decode`) and was taken once, by us.
@@ -351,12 +436,13 @@ impl Inner {
             Entry::Callback(callback, context) => undelivered(Undelivered { callback, context }),
             // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
             Entry::Event(to, header, completion) => unsafe { (to.deliver)(header, completion) },
-            Entry::Token(_) => {}
-            Entry::Foreign(packet) => self.foreign.report(packet),
+            Entry::Notice(notice, packet) => notice.tell(packet),
+            Entry::Token(_) | Entry::Foreign(_) => {}
         }));
         if let Err(caught) = outcome {
             panic.get_or_insert(caught);
         }
+        None
     }
 
     fn release(&mut self, failures: &mut Vec<CloseFailure>) {

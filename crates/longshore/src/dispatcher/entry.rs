@@ -6,12 +6,14 @@ use std::{
     hint::black_box,
     io,
     ptr::{self, NonNull},
+    sync::Arc,
 };
 
 use super::{
     Inner,
     context::{Context, OnCallback},
     in_flight::{Door, Flight, Looked, Recipient},
+    notices::Notice,
     stats::Count,
     tokens::Token,
 };
@@ -23,6 +25,8 @@ pub(crate) enum Entry {
     Callback(OnCallback, usize),
     /// A finished operation.
     Event(Recipient, NonNull<RawOverlapped>, Completion),
+    /// News of an object that has a key of its own.
+    Notice(Arc<dyn Notice>, Packet),
     /// Housekeeping.
     Token(Token),
     /// Not ours. Nothing in it may be believed.
@@ -67,8 +71,13 @@ impl Inner {
         if let Some(door) = Door::of(packet.key) {
             return self.decode_event(door, packet);
         }
-        if Port::STRANGERS && !self.believes_post(packet) {
-            return Entry::Foreign(packet);
+        if Port::STRANGERS {
+            if let Some(notice) = self.notices.of(packet.key) {
+                return Entry::Notice(notice, packet);
+            }
+            if !self.believes_post(packet) {
+                return Entry::Foreign(packet);
+            }
         }
         if let Some(token) = Token::of(packet) {
             return Entry::Token(token);
@@ -138,6 +147,12 @@ impl Inner {
     #[inline]
     pub(crate) fn deliver(&self, packet: Packet) -> io::Result<bool> {
         let entry = self.decode(packet);
+        self.carry_out(entry)
+    }
+
+    /// Runs what a packet was found to be.
+    #[inline]
+    pub(super) fn carry_out(&self, entry: Entry) -> io::Result<bool> {
         if let Entry::Token(token) = entry {
             self.handle_token(token)?;
             return Ok(false);
@@ -151,6 +166,7 @@ impl Inner {
                 // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
                 unsafe { (to.deliver)(header, completion) };
             }
+            Entry::Notice(notice, packet) => notice.tell(packet),
             Entry::Foreign(packet) => self.foreign.report(packet),
             Entry::Token(_) => {}
         }

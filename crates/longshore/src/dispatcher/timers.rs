@@ -31,7 +31,7 @@ use crate::{
     packet::Packet,
     port::Port,
     sys::{
-        backend::{ALARM, Wait},
+        backend::{Wait, alarm},
         doze::Doze,
     },
 };
@@ -93,7 +93,7 @@ impl Timers {
     }
 }
 
-type Panic = Box<dyn Any + Send>;
+pub(super) type Panic = Box<dyn Any + Send>;
 
 /// Wakes everybody, also when one of them panics; returns the first panic.
 fn wake_all(wakers: BTreeMap<TimerKey, Waker>) -> Option<Panic> {
@@ -107,7 +107,7 @@ fn wake_all(wakers: BTreeMap<TimerKey, Waker>) -> Option<Panic> {
 }
 
 /// One thread's look for a packet.
-struct Watch<'a> {
+pub(super) struct Watch<'a> {
     timers: &'a Timers,
     port: &'a Port,
     /// It may wait, so it counts.
@@ -116,7 +116,7 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(timers: &'a Timers, port: &'a Port, wait: Wait) -> Self {
+    pub(super) fn new(timers: &'a Timers, port: &'a Port, wait: Wait) -> Self {
         let waits = !matches!(wait, Wait::Poll);
         timers.waiting.fetch_add(usize::from(waits), SeqCst);
         Self {
@@ -129,7 +129,7 @@ impl<'a> Watch<'a> {
 
     /// Wakes whoever is due. Returns when the wait has to end for the sake of a timer, if that is
     /// earlier than it ends anyway.
-    fn fire(&mut self, wait: Wait) -> (Option<Instant>, Option<Panic>) {
+    pub(super) fn fire(&mut self, wait: Wait) -> (Option<Instant>, Option<Panic>) {
         // A thread that keeps a deadline forgets it under the lock, also when no timer is left.
         if self.keeps.is_none() && !self.timers.any.load(SeqCst) {
             return (None, None);
@@ -167,7 +167,7 @@ impl<'a> Watch<'a> {
     }
 
     /// This thread will be busy elsewhere: whether another one has to hear of the timers.
-    fn leave(mut self) -> bool {
+    pub(super) fn leave(mut self) -> bool {
         let timers = self.timers;
         if self.keeps.is_none() && !timers.any.load(SeqCst) {
             return false;
@@ -259,8 +259,8 @@ impl Inner {
         resume_unwind(panic)
     }
 
-    fn is_tick(&self, packet: Packet) -> bool {
-        packet == ALARM
+    pub(super) fn is_tick(&self, packet: Packet) -> bool {
+        packet == alarm()
             || packet.key == TICK as usize && (!Port::STRANGERS || self.believes_post(packet))
     }
 

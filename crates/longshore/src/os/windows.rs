@@ -2,6 +2,11 @@
 // UNSAFETY: `arm` hands a caller's OVERLAPPED to a system call that longshore does not see.
 #![expect(unsafe_code)]
 
+mod adopt;
+mod directory;
+mod host;
+mod job;
+
 use std::{
     io,
     os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, RawHandle},
@@ -10,6 +15,10 @@ use std::{
 
 #[cfg(doc)]
 use crate::error::Error;
+pub use directory::{Change, ChangeFilter, ChangeKind, DirectoryWatcher, WatchOptions};
+pub use host::HostWait;
+pub use job::{Job, JobCallback, JobEvents, JobMessage, JobMessageKind, OnJobMessage};
+
 use crate::{
     Dispatcher, Handle, IoQueue, Overlapped, RawOverlapped, dispatcher::Context,
     sys::backend::Submitted,

@@ -18,13 +18,13 @@
 //! 6. **The header belongs to the backend** from `submit` until `take` has returned its packet.
 //! 7. **Shut.** After `shut` every `post` fails with [`Error::Closed`](crate::Error::Closed) and
 //!    its packet is not queued, every `take`, blocked ones included, returns that error, and
-//!    `take_rest` serves the one thread that cleans up. Operations go on until they are cancelled.
+//!    `take_rest` serves the one thread that cleans up, and drops what is the backend's own. Operations go on until they are cancelled.
 //! 8. **No foreign code** runs inside a backend, and no lock is held when a call returns. (What
 //!    `call` queued runs on a thread of its own.)
 // UNSAFETY: declares the operations whose memory the caller must keep valid.
 #![expect(unsafe_code)]
 
-use std::{io, ptr::NonNull, sync::Arc, time::Instant};
+use std::{hint::black_box, io, ptr::NonNull, sync::Arc, time::Instant};
 
 use crate::{
     completion::Completion,
@@ -48,12 +48,28 @@ pub(crate) enum Wait {
 }
 
 /// What `take` returns when an alarm goes off: a word to look at the timers, which anybody may say.
-/// A mechanism queues one at most.
-pub(crate) const ALARM: Packet = Packet {
-    key: usize::MAX,
-    overlapped: 0,
-    bytes: 0,
-};
+/// A mechanism queues one at most. Its key is an address of ours, so that nobody has it by chance.
+pub(crate) fn alarm() -> Packet {
+    Packet {
+        key: ring as *const () as usize,
+        overlapped: 0,
+        bytes: 0,
+    }
+}
+
+// Its body is like no other, so that no linker can give another function its address.
+#[inline(never)]
+extern "C-unwind" fn ring(payload: usize) {
+    black_box(("alarm", payload));
+}
+
+/// A packet that closing took, with all that is needed to put it back as it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rest {
+    pub(crate) packet: Packet,
+    /// The status that it was queued with, beside its three words: an `NTSTATUS`, on Windows.
+    pub(crate) status: i32,
+}
 
 /// What a handle is attached for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -144,9 +160,12 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// The error code of a datagram that did not fit into its buffer, or that is too long to send.
     const TOO_LONG: u32;
 
-    /// A new port. `concurrency` is the number of threads meant to run at once; a mechanism without
-    /// such a limit ignores it.
-    fn open(concurrency: u32) -> io::Result<Self>;
+    /// Where the port comes from, if the caller has a say in it. Default: it is made.
+    type Origin: Default;
+
+    /// A new port, or the caller's. `concurrency` is the number of threads meant to run at once; a
+    /// mechanism without such a limit, and a port that is there already, ignore it.
+    fn open(concurrency: u32, origin: Self::Origin) -> io::Result<Self>;
 
     /// Queues one packet.
     fn post(&self, packet: Packet) -> io::Result<()>;
@@ -165,7 +184,7 @@ pub(crate) trait Backend: Sized + Send + Sync {
     fn sleep_stats(&self) -> SleepStats;
 
     /// Ends a wait for the port at `deadline`, more exactly than that wait's own time-out would: one from
-    /// outside, where the port can be waited for so, or a `take`, which returns [`ALARM`]. A hint.
+    /// outside, where the port can be waited for so, or a `take`, which returns [`alarm`]. A hint.
     fn set_alarm(&self, _deadline: Option<Instant>) {}
 
     /// Binds a handle to the port, on these terms.
@@ -227,7 +246,18 @@ pub(crate) trait Backend: Sized + Send + Sync {
     fn is_shut(&self) -> bool;
 
     /// `take` for the thread that cleans up after `shut`. May return `None` early.
-    fn take_rest(&self, wait: Wait) -> io::Result<Option<Packet>>;
+    fn take_rest(&self, wait: Wait) -> io::Result<Option<Rest>>;
+
+    /// How many packets are queued on a port that goes on without us: those that are not ours
+    /// have to be [put back](Self::put_back). `None` for a port that ends with the dispatcher.
+    fn lent(&self) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
+
+    /// Queues a packet of somebody else's again.
+    fn put_back(&self, _rest: Rest) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Gives up process-wide resources (Winsock) after the last packet was taken.
     fn clean_up(&self, failures: &mut Vec<CloseFailure>);

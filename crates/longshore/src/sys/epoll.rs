@@ -52,7 +52,7 @@ use self::{
     table::Table,
 };
 use super::{
-    backend::{Backend, CloseFailure, SleepStats, Submitted, Terms, Wait},
+    backend::{Backend, CloseFailure, Rest, SleepStats, Submitted, Terms, Wait},
     call::Errand,
     doze::{Doze, Dozing, Unwatched},
 };
@@ -230,7 +230,9 @@ impl Backend for Epoll {
     const ABORTED: u32 = libc::ECANCELED as u32;
     const TOO_LONG: u32 = libc::EMSGSIZE as u32;
 
-    fn open(_concurrency: u32) -> io::Result<Self> {
+    type Origin = ();
+
+    fn open(_concurrency: u32, _origin: ()) -> io::Result<Self> {
         let epoll = calls::epoll_create()?;
         let inbox = Inbox::new()?;
         let edges = (libc::EPOLLIN | libc::EPOLLET) as u32;
@@ -390,16 +392,17 @@ impl Backend for Epoll {
         self.inbox.is_closed()
     }
 
-    fn take_rest(&self, _wait: Wait) -> io::Result<Option<Packet>> {
+    fn take_rest(&self, _wait: Wait) -> io::Result<Option<Rest>> {
+        let rest = |packet| Rest { packet, status: 0 };
         if let Some(packet) = self.inbox.take_rest() {
-            return Ok(Some(packet));
+            return Ok(Some(rest(packet)));
         }
         if self.process != process::id() {
             // A forked child: what it would harvest here is its parent's.
             return Ok(None);
         }
         self.look(Some(Duration::ZERO), &Unwatched)?;
-        Ok(self.inbox.take_rest())
+        Ok(self.inbox.take_rest().map(rest))
     }
 
     fn clean_up(&self, _failures: &mut Vec<CloseFailure>) {}

@@ -32,6 +32,8 @@
 //! left, and the handle is closed later, when nobody can hold a reference. Sleepers count
 //! themselves *before* they look at the flag once more and `shut` sets the flag *before* it counts,
 //! both sequentially consistent: one of the two sees the other, and no sleeper is missed.
+//! A port that was adopted as a loan is not closed, and goes on: nothing of ours may stay in its
+//! queue, and what others queued goes back in, with the status it had (`lent`, `put_back`).
 //! Winsock is started once for each port and cleaned up once (C24); std keeps a start-up of its
 //! own, so that the last port's clean-up does not end other people's sockets.
 //!
@@ -44,7 +46,6 @@
 #![expect(unsafe_code)]
 
 use std::{
-    hint::black_box,
     io,
     ops::ControlFlow,
     os::windows::io::BorrowedHandle,
@@ -53,8 +54,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use windows_sys::Win32::{
@@ -71,7 +71,7 @@ use crate::{
     packet::Packet,
     submission::{Issued, Submission, Then},
     sys::{
-        backend::{ALARM, Backend, CloseFailure, SleepStats, Submitted, Terms, Wait},
+        backend::{Backend, CloseFailure, Rest, SleepStats, Submitted, Terms, Wait, alarm},
         call::Errand,
         doze::{Doze, Dozing},
         pool::{NoTransfer, Pool},
@@ -81,6 +81,7 @@ use crate::{
 mod attached;
 mod datagram;
 mod queue;
+mod sleepers;
 mod start;
 mod status;
 #[cfg(test)]
@@ -90,6 +91,8 @@ mod winsock;
 
 use attached::Attached;
 use queue::Queue;
+pub(crate) use queue::{Origin, timeout_ms};
+pub(crate) use sleepers::Sleeper;
 use wait::{Alarm, Mechanism, Waits};
 use winsock::Winsock;
 
@@ -106,19 +109,6 @@ const _: () = {
     assert!(std::mem::offset_of!(Words, event) == std::mem::offset_of!(OVERLAPPED, hEvent));
 };
 
-/// The key of the packets that end a wait. A function that does nothing, because whoever else takes
-/// packets from the port may call each non-zero key.
-const CLOSE: extern "C-unwind" fn(usize) = close;
-
-// Its body is like no other, so that no linker can give another function its address.
-#[inline(never)]
-extern "C-unwind" fn close(payload: usize) {
-    black_box(("close", payload));
-}
-
-/// How long `shut` waits for the sleepers to leave before it gives up on them.
-const LEAVE_LIMIT: Duration = Duration::from_secs(5);
-
 #[derive(Debug)]
 pub(crate) struct Iocp {
     /// Ended before the port is closed, to which they post.
@@ -134,15 +124,6 @@ pub(crate) struct Iocp {
     pool: Pool<NoTransfer>,
     /// Dropped after the queue, if nobody has cleaned up: Winsock outlives the port's use of it.
     winsock: Winsock,
-}
-
-/// One thread's place in [`Iocp::waiting`].
-struct Sleeper<'a>(&'a AtomicUsize);
-
-impl Drop for Sleeper<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 impl Iocp {
@@ -170,7 +151,7 @@ impl Iocp {
         unsafe { start::judge(header, result, self.skips(handle)) }
     }
 
-    fn open_with(concurrency: u32, mechanism: Mechanism) -> io::Result<Self> {
+    fn open_with(concurrency: u32, origin: Origin, mechanism: Mechanism) -> io::Result<Self> {
         // Winsock first: it must be up before the port can carry a socket's packet, and dropping
         // `winsock` cleans up when the port cannot be made.
         let winsock = Winsock::start()?;
@@ -178,7 +159,7 @@ impl Iocp {
             waits: Waits::default(),
             alarm: Alarm::default(),
             mechanism,
-            queue: Queue::open(concurrency)?,
+            queue: Queue::open(concurrency, origin)?,
             attached: Attached::default(),
             shut: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -199,7 +180,7 @@ impl Iocp {
     #[cold]
     fn end_wait(&self, packet: Packet) -> Packet {
         match self.alarm.claim(packet) {
-            true => ALARM,
+            true => alarm(),
             // Not ours: somebody else's, who found out the key.
             false => self.waits.claim(packet).unwrap_or(packet),
         }
@@ -210,14 +191,6 @@ impl Iocp {
             true => Err(Error::Closed.into()),
             false => Ok(()),
         }
-    }
-
-    /// Counts the calling thread as a sleeper, unless `shut` came first.
-    fn fall_asleep(&self) -> io::Result<Sleeper<'_>> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let sleeper = Sleeper(&self.waiting);
-        self.refuse_if_shut()?;
-        Ok(sleeper)
     }
 
     /// Before a thread sleeps: looks at the queue, but only if the thread would rather not sleep,
@@ -232,36 +205,6 @@ impl Iocp {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(found),
         })
-    }
-
-    fn close_packet() -> Packet {
-        Packet {
-            key: CLOSE as usize,
-            overlapped: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Posts until no thread sleeps. One round need not be enough: a thread that only polls may
-    /// swallow a CLOSE packet that was meant for a sleeper (B12).
-    fn wake_sleepers(&self) -> io::Result<()> {
-        let limit = Instant::now() + LEAVE_LIMIT;
-        let mut why = io::ErrorKind::TimedOut.into();
-        while Instant::now() < limit {
-            for _ in 0..self.waiting.load(Ordering::SeqCst) {
-                // The kernel may be short of memory for a moment (A24): the next round tries again.
-                if let Err(error) = self.queue.post(Self::close_packet()) {
-                    why = error;
-                }
-            }
-            for nap_ms in [0, 0, 0, 1, 2, 4, 8, 16] {
-                if self.waiting.load(Ordering::SeqCst) == 0 {
-                    return Ok(());
-                }
-                thread::sleep(Duration::from_millis(nap_ms));
-            }
-        }
-        Err(why)
     }
 
     fn cancel_on(handle: usize, header: NonNull<RawOverlapped>) -> io::Result<bool> {
@@ -285,8 +228,10 @@ impl Backend for Iocp {
     const ABORTED: u32 = ERROR_OPERATION_ABORTED;
     const TOO_LONG: u32 = WSAEMSGSIZE.cast_unsigned();
 
-    fn open(concurrency: u32) -> io::Result<Self> {
-        Self::open_with(concurrency, Mechanism::best())
+    type Origin = Origin;
+
+    fn open(concurrency: u32, origin: Origin) -> io::Result<Self> {
+        Self::open_with(concurrency, origin, Mechanism::best())
     }
 
     #[inline]
@@ -312,9 +257,7 @@ impl Backend for Iocp {
         };
         match taken {
             // Before `shut` nobody has posted this key but a stranger, whose packet is no order.
-            Some(packet) if packet.key == Self::close_packet().key && self.is_shut() => {
-                Err(Error::Closed.into())
-            }
+            Some(packet) if Self::is_close(packet) && self.is_shut() => Err(Error::Closed.into()),
             taken => Ok(taken.map(|packet| self.translate(packet))),
         }
     }
@@ -441,6 +384,8 @@ impl Backend for Iocp {
                 error,
             });
         }
+        // Nobody waits for a time any more, and on a port that goes on nothing of ours may follow.
+        self.alarm.stop();
         true
     }
 
@@ -448,18 +393,26 @@ impl Backend for Iocp {
         self.shut.load(Ordering::SeqCst)
     }
 
-    fn take_rest(&self, wait: Wait) -> io::Result<Option<Packet>> {
+    fn take_rest(&self, wait: Wait) -> io::Result<Option<Rest>> {
         loop {
-            match self.queue.take(wait)? {
+            match self.queue.take_whole(wait)? {
                 // Left over from waking: its sleeper left with another packet in hand.
-                Some(packet) if packet.key == Self::close_packet().key => {}
-                Some(packet) => match self.translate(packet) {
-                    ALARM => {}
-                    packet => return Ok(Some(packet)),
-                },
+                Some(rest) if Self::is_close(rest.packet) || Alarm::is_alarm(rest.packet) => {}
+                Some(Rest { packet, status }) => {
+                    let packet = self.translate(packet);
+                    return Ok(Some(Rest { packet, status }));
+                }
                 None => return Ok(None),
             }
         }
+    }
+
+    fn lent(&self) -> io::Result<Option<usize>> {
+        self.queue.lent_depth()
+    }
+
+    fn put_back(&self, rest: Rest) -> io::Result<()> {
+        self.queue.put_back(rest)
     }
 
     fn clean_up(&self, failures: &mut Vec<CloseFailure>) {

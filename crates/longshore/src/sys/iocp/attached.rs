@@ -41,7 +41,10 @@ use windows_sys::{
             STATUS_OBJECT_TYPE_MISMATCH,
         },
         Networking::WinSock::SOCKET,
-        Storage::FileSystem::{FILE_TYPE_DISK, GetFileType, SetFileCompletionNotificationModes},
+        Storage::FileSystem::{
+            FILE_STANDARD_INFO, FILE_TYPE_DISK, FileStandardInfo, GetFileInformationByHandleEx,
+            GetFileType, SetFileCompletionNotificationModes,
+        },
         System::{
             IO::{CreateIoCompletionPort, IO_STATUS_BLOCK},
             WindowsProgramming::FILE_SKIP_COMPLETION_PORT_ON_SUCCESS,
@@ -217,8 +220,7 @@ fn look_for_silence(raw: usize) -> io::Result<bool> {
 fn skip(handle: Handle<'_>) -> bool {
     let is_safe = match handle.kind() {
         // A pipe may carry messages, whose warnings may queue nothing then (A6).
-        // SAFETY: no pointers.
-        Kind::File => unsafe { GetFileType(handle.raw() as HANDLE) == FILE_TYPE_DISK },
+        Kind::File => is_disk_file(handle.raw() as HANDLE),
         Kind::Socket => winsock::is_plain_stream(handle.raw() as SOCKET),
         // Kept elsewhere, see `wait`.
         Kind::Waitable => false,
@@ -226,6 +228,20 @@ fn skip(handle: Handle<'_>) -> bool {
     let mode = FILE_SKIP_COMPLETION_PORT_ON_SUCCESS as u8;
     // SAFETY: no pointers.
     is_safe && unsafe { SetFileCompletionNotificationModes(handle.raw() as HANDLE, mode) } != 0
+}
+
+/// A file, and not a directory: `ReadDirectoryChangesW` says "success" also of what is pending, so its
+/// result could not tell whether a packet is owed.
+fn is_disk_file(handle: HANDLE) -> bool {
+    let mut info = FILE_STANDARD_INFO::default();
+    let size = size_of_val(&info) as u32;
+    // SAFETY: the class fills this structure, which is ours for the call.
+    unsafe {
+        GetFileType(handle) == FILE_TYPE_DISK
+            && GetFileInformationByHandleEx(handle, FileStandardInfo, (&raw mut info).cast(), size)
+                != 0
+            && !info.Directory
+    }
 }
 
 /// Tells whether an object is a datagram socket, whose receives are then kept free of answers to its

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Iocp;
+use super::{Iocp, Origin};
 use crate::{
     completion::Completion,
     error::Error,
@@ -32,7 +32,7 @@ mod waits;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn port() -> Iocp {
-    Iocp::open(0).expect("a port")
+    Iocp::open(0, Origin::New).expect("a port")
 }
 
 fn close(mut port: Iocp) {

@@ -10,11 +10,11 @@ use std::{
 use windows_sys::Win32::System::Threading::{CreateEventW, ResetEvent, SetEvent};
 
 use super::{super::wait::Mechanism, *};
-use crate::sys::backend::ALARM;
+use crate::sys::backend::alarm;
 
 /// Each mechanism that this system has.
 fn each(test: impl Fn(Iocp)) {
-    test(Iocp::open_with(0, Mechanism::Registered).expect("a port"));
+    test(Iocp::open_with(0, Origin::New, Mechanism::Registered).expect("a port"));
     test(port());
 }
 
@@ -149,7 +149,7 @@ fn time_an_alarm_ends_a_wait_without_limit_and_is_one_packet() {
             port.set_alarm(Some(due));
             assert_eq!(
                 port.take(Wait::Forever, &Unwatched).expect("a take"),
-                Some(ALARM)
+                Some(alarm())
             );
             nothing_left(&port);
         }

@@ -35,6 +35,7 @@ struct State {
     armed: Option<Armed>,
     due: Option<Instant>,
     timer: Option<OwnedHandle>,
+    stopped: bool,
 }
 
 impl Alarm {
@@ -51,8 +52,13 @@ impl Alarm {
         deadline: Option<Instant>,
     ) {
         let mut state = self.state();
-        let State { armed, due, timer } = &mut *state;
-        if *due == deadline {
+        let State {
+            armed,
+            due,
+            timer,
+            stopped,
+        } = &mut *state;
+        if *stopped || *due == deadline {
             return;
         }
         *due = None;
@@ -92,10 +98,19 @@ impl Alarm {
         true
     }
 
-    /// The port is about to be closed.
+    /// The port is closed: no alarm goes off from now on, but its packet may be queued.
     pub(in super::super) fn stop(&self) {
-        let armed = self.state().armed.take();
+        let armed = {
+            let mut state = self.state();
+            state.stopped = true;
+            state.armed.take()
+        };
         drop(armed);
+    }
+
+    /// Whether this is an alarm's packet, or says so.
+    pub(in super::super) fn is_alarm(packet: Packet) -> bool {
+        super::is_wait(packet) && packet.overlapped == ALARM
     }
 
     /// The port stays open for ever, and so may the wait.

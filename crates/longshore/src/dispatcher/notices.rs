@@ -1,0 +1,133 @@
+//! News of objects that are associated with the port under a key of their own: jobs, on Windows.
+//!
+//! The system queues such packets by itself and says nothing beforehand, so there is no operation
+//! to enter in the in-flight table, and none of a packet's words may be followed: the overlapped
+//! word of a job's packet is a process id. What is believed is the *key*, and only while it is in
+//! the table here.
+//!
+//! A packet may come late, when its object was given up and a new one has been associated since. So
+//! a key is used once in the life of the process: it is the address of a byte that is never freed
+//! and never handed out again. Being an address of ours, it is no function's that somebody
+//! posts, and nobody else's key by chance.
+
+#![cfg_attr(
+    target_os = "linux",
+    allow(dead_code, reason = "no such objects there, but for the tests")
+)]
+
+use std::{
+    collections::HashMap,
+    io, mem,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::Inner;
+use crate::{packet::Packet, port::Port};
+
+/// Who hears of the packets with a key.
+pub(crate) trait Notice: Send + Sync {
+    /// A packet with the key was taken. Nothing in it may be followed.
+    fn tell(&self, packet: Packet);
+
+    /// The port is closed: nothing will follow.
+    fn end(&self);
+}
+
+#[derive(Default)]
+pub(crate) struct Notices {
+    /// How many there are: the one thing a dispatch without them looks at.
+    count: AtomicUsize,
+    by_key: RwLock<Table>,
+}
+
+type Table = HashMap<usize, Arc<dyn Notice>>;
+
+impl Notices {
+    pub(super) fn of(&self, key: usize) -> Option<Arc<dyn Notice>> {
+        // A key is entered before the system hears of it, so its packet finds the count raised.
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let by_key = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
+        by_key.get(&key).cloned()
+    }
+
+    /// The port is closed: everybody is told.
+    pub(super) fn end(&self) {
+        let all = self.change(mem::take);
+        all.into_values().for_each(|notice| notice.end());
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+        let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut by_key);
+        self.count.store(by_key.len(), Ordering::Release);
+        changed
+    }
+}
+
+/// An object's place in the table, for as long as this lives.
+pub(crate) struct Entered {
+    inner: Arc<Inner>,
+    key: usize,
+}
+
+impl Entered {
+    /// Has `notice` told of the packets with a fresh key, until the port is closed.
+    pub(crate) fn new(inner: &Arc<Inner>, notice: Arc<dyn Notice>) -> io::Result<Self> {
+        let entered = Self {
+            inner: inner.clone(),
+            key: fresh_key(),
+        };
+        inner
+            .notices
+            .change(|table| table.insert(entered.key, notice));
+        // Closing tells everybody whom it finds in the table; whoever came after that sees here
+        // that it is closed.
+        inner.port.open_or_err().map(|()| entered)
+    }
+
+    pub(crate) fn key(&self) -> usize {
+        self.key
+    }
+
+    /// The port that the packets come to.
+    pub(crate) fn port(&self) -> &Port {
+        &self.inner.port
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let notice = self.inner.notices.change(|table| table.remove(&self.key));
+        // Foreign code may be dropped with it: not under the lock.
+        drop(notice);
+    }
+}
+
+fn fresh_key() -> usize {
+    const BLOCK: usize = 1024;
+    static KEYS: Mutex<&[u8]> = Mutex::new(&[]);
+    let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+    if keys.is_empty() {
+        *keys = Box::leak(Box::new([0; BLOCK]));
+    }
+    let (key, rest) = keys.split_at(1);
+    *keys = rest;
+    key.as_ptr().addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d02_a_key_is_used_once() {
+        let keys: std::collections::HashSet<_> = (0..5000).map(|_| fresh_key()).collect();
+        assert_eq!(keys.len(), 5000);
+        assert!(!keys.contains(&0));
+    }
+}
