@@ -9,6 +9,8 @@
 #[macro_use]
 mod harness;
 
+#[cfg(windows)]
+mod adopt;
 mod allocations;
 mod callbacks;
 mod closing;
@@ -42,6 +44,11 @@ mod ioqueue_ends;
 mod ioqueue_linux;
 #[cfg(windows)]
 mod ioqueue_windows;
+mod nested;
+#[cfg(target_os = "linux")]
+mod nested_linux;
+#[cfg(windows)]
+mod nested_windows;
 #[cfg(target_os = "linux")]
 mod pollable;
 mod pool;
@@ -115,7 +122,14 @@ fn main() -> std::process::ExitCode {
         ioqueue_linux::TESTS,
         #[cfg(windows)]
         ioqueue_windows::TESTS,
+        nested::TESTS,
+        #[cfg(target_os = "linux")]
+        nested_linux::TESTS,
+        #[cfg(windows)]
+        nested_windows::TESTS,
         regressions::TESTS,
+        #[cfg(windows)]
+        adopt::TESTS,
         #[cfg(windows)]
         exported::TESTS,
         #[cfg(windows)]

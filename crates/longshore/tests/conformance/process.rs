@@ -20,7 +20,7 @@ pub const TESTS: &[Test] = tests![
 ];
 
 /// A child that ends with its standard input, with this status.
-fn child(status: i32) -> Command {
+pub fn child(status: i32) -> Command {
     let mut command = match cfg!(windows) {
         true => {
             let mut command = Command::new("cmd");
