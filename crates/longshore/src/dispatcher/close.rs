@@ -260,6 +260,7 @@ impl Inner {
         self.port.end_calls();
         // A task that is woken now finds the port closed, which drops it.
         self.tasks.end();
+        self.notices.part();
         let left = match self.drain(undelivered, &mut panic, failures) {
             Ok(left) => left,
             Err(error) => {
@@ -271,7 +272,7 @@ impl Inner {
             }
         };
         // After the drain: whoever is told has everything that was there.
-        self.notices.end();
+        panic = panic.or(self.notices.end());
         // Memory that the kernel still writes, or the caller still waits to get back.
         let leak = left.operations > 0;
         self.leak.store(leak, Ordering::Relaxed);

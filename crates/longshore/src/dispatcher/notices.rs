@@ -18,19 +18,24 @@
 use std::{
     collections::HashMap,
     io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use super::Inner;
+use super::{Inner, timers::Panic};
 use crate::{packet::Packet, port::Port};
 
 /// Who hears of the packets with a key.
 pub(crate) trait Notice: Send + Sync {
     /// A packet with the key was taken. Nothing in it may be followed.
     fn tell(&self, packet: Packet);
+
+    /// The port is about to be drained: has the system send nothing more to it, where that can be
+    /// undone. A port that was lent goes on, and its owner knows nothing of our keys.
+    fn part(&self);
 
     /// The port is closed: nothing will follow.
     fn end(&self);
@@ -55,10 +60,24 @@ impl Notices {
         by_key.get(&key).cloned()
     }
 
-    /// The port is closed: everybody is told.
-    pub(super) fn end(&self) {
-        let all = self.change(mem::take);
-        all.into_values().for_each(|notice| notice.end());
+    /// The port is shut: nothing more shall be sent to it. Before it is drained.
+    pub(super) fn part(&self) {
+        let by_key = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<_> = by_key.values().cloned().collect();
+        drop(by_key);
+        all.iter().for_each(|notice| notice.part());
+    }
+
+    /// The port is closed: everybody is told, also when one of them panics; returns the first panic.
+    pub(super) fn end(&self) -> Option<Panic> {
+        let mut first = None;
+        for notice in self.change(mem::take).into_values() {
+            // With its drop, which is foreign code as well.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(move || notice.end())) {
+                first.get_or_insert(panic);
+            }
+        }
+        first
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
@@ -97,6 +116,13 @@ impl Entered {
     /// The port that the packets come to.
     pub(crate) fn port(&self) -> &Port {
         &self.inner.port
+    }
+
+    /// Whether the port is still open, for whoever has just had packets sent to it: closing sets its
+    /// flag, *then* [parts](Notice::part) with what it finds; so what it came too early for is seen
+    /// here.
+    pub(crate) fn open_or_err(&self) -> io::Result<()> {
+        self.inner.port.open_or_err()
     }
 }
 

@@ -82,22 +82,29 @@ impl Job {
         check(unsafe { TerminateJobObject(self.as_raw_handle(), exit_code) })
     }
 
-    /// Has messages sent to a port with this key; to none, without a port.
-    fn associate(&self, port: RawHandle, key: usize) -> io::Result<()> {
-        let association = JOBOBJECT_ASSOCIATE_COMPLETION_PORT {
-            CompletionKey: ptr::without_provenance_mut(key),
-            CompletionPort: port,
-        };
-        // SAFETY: an open job; the structure is what the class takes, and is read in the call.
-        check(unsafe {
-            SetInformationJobObject(
-                self.as_raw_handle(),
-                JobObjectAssociateCompletionPortInformation,
-                (&raw const association).cast(),
-                size_of_val(&association) as u32,
-            )
-        })
-    }
+}
+
+/// Has a job's messages sent to a port with this key; to none, without a port.
+fn associate(job: BorrowedHandle<'_>, port: RawHandle, key: usize) -> io::Result<()> {
+    let association = JOBOBJECT_ASSOCIATE_COMPLETION_PORT {
+        CompletionKey: ptr::without_provenance_mut(key),
+        CompletionPort: port,
+    };
+    // SAFETY: an open job; the structure is what the class takes, and is read in the call.
+    check(unsafe {
+        SetInformationJobObject(
+            job.as_raw_handle(),
+            JobObjectAssociateCompletionPortInformation,
+            (&raw const association).cast(),
+            size_of_val(&association) as u32,
+        )
+    })
+}
+
+/// Has a job's messages sent nowhere. Windows 7 and Wine cannot; then they go on coming, and are
+/// foreign.
+fn dissociate(job: BorrowedHandle<'_>) {
+    let _ = associate(job, ptr::null_mut(), 0);
 }
 
 fn check(done: i32) -> io::Result<()> {
@@ -203,7 +210,12 @@ impl Association {
             Err(closed) => return Err((closed, job)),
         };
         let port = entered.port().driver().as_handle().as_raw_handle();
-        match job.associate(port, entered.key()) {
+        let associated = associate(job.as_handle(), port, entered.key()).and_then(|()| {
+            entered
+                .open_or_err()
+                .inspect_err(|_| dissociate(job.as_handle()))
+        });
+        match associated {
             Ok(()) => Ok(Self { entered, job }),
             Err(error) => Err((error, job)),
         }
@@ -212,8 +224,7 @@ impl Association {
     fn into_job(self) -> Job {
         let Self { entered, job } = self;
         drop(entered);
-        // Windows 7 and Wine cannot; then messages go on coming, and are foreign.
-        let _ = job.associate(ptr::null_mut(), 0);
+        dissociate(job.as_handle());
         job
     }
 }
@@ -258,8 +269,9 @@ pub struct JobEvents {
 }
 
 /// Messages that were dispatched and not asked for yet.
-#[derive(Default)]
 struct Inbox {
+    /// The job once more, for closing. Nobody else closes this one.
+    job: OwnedHandle,
     state: Mutex<State>,
 }
 
@@ -310,6 +322,10 @@ impl Notice for Inbox {
         self.change(|state| state.messages.push_back(message));
     }
 
+    fn part(&self) {
+        dissociate(self.job.as_handle());
+    }
+
     fn end(&self) {
         self.change(|state| state.ended = true);
     }
@@ -330,7 +346,14 @@ impl JobEvents {
     /// The job comes back with [`Error::Closed`], or the operating system's reason:
     /// `ERROR_INVALID_PARAMETER` for a job that has a port, or a handle that is no job's.
     pub fn new(port: &Dispatcher, job: Job) -> Result<Self, (io::Error, Job)> {
-        let inbox = Arc::<Inbox>::default();
+        let twin = match job.handle.try_clone() {
+            Ok(twin) => twin,
+            Err(error) => return Err((error, job)),
+        };
+        let inbox = Arc::new(Inbox {
+            job: twin,
+            state: Mutex::default(),
+        });
         Ok(Self {
             association: Some(Association::new(port, job, inbox.clone())?),
             inbox,
@@ -427,6 +450,8 @@ pub struct JobCallback {
 }
 
 struct Callback {
+    /// As in [`Inbox`].
+    job: OwnedHandle,
     context: usize,
     on_message: OnJobMessage,
 }
@@ -435,6 +460,10 @@ impl Notice for Callback {
     fn tell(&self, packet: Packet) {
         let process_id = process_id(packet).unwrap_or_default();
         (self.on_message)(self.context, packet.bytes, process_id);
+    }
+
+    fn part(&self) {
+        dissociate(self.job.as_handle());
     }
 
     fn end(&self) {}
@@ -451,7 +480,12 @@ impl JobCallback {
         context: usize,
         on_message: OnJobMessage,
     ) -> Result<Self, (io::Error, Job)> {
+        let twin = match job.handle.try_clone() {
+            Ok(twin) => twin,
+            Err(error) => return Err((error, job)),
+        };
         let notice = Arc::new(Callback {
+            job: twin,
             context,
             on_message,
         });
