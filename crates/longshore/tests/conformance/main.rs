@@ -16,6 +16,8 @@ mod callbacks;
 mod closing;
 mod closing_races;
 #[cfg(windows)]
+mod directories;
+#[cfg(windows)]
 mod exported;
 mod faults;
 mod faults_io;
@@ -44,6 +46,8 @@ mod ioqueue_ends;
 mod ioqueue_linux;
 #[cfg(windows)]
 mod ioqueue_windows;
+#[cfg(windows)]
+mod jobs;
 mod nested;
 #[cfg(target_os = "linux")]
 mod nested_linux;
@@ -130,6 +134,10 @@ fn main() -> std::process::ExitCode {
         regressions::TESTS,
         #[cfg(windows)]
         adopt::TESTS,
+        #[cfg(windows)]
+        directories::TESTS,
+        #[cfg(windows)]
+        jobs::TESTS,
         #[cfg(windows)]
         exported::TESTS,
         #[cfg(windows)]

@@ -126,6 +126,9 @@ pub enum ChangeKind {
 }
 
 /// One change in a watched directory.
+///
+/// # Examples
+/// See [`DirectoryWatcher`], and [`read_all`](Self::read_all).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Change {
@@ -133,6 +136,33 @@ pub struct Change {
     pub kind: ChangeKind,
     /// Of what, seen from the watched directory. It may be a short (8.3) name.
     pub path: PathBuf,
+}
+
+impl Change {
+    /// What `ReadDirectoryChangesW` has written, for calls of one's own: through
+    /// [`IoQueue::submit_with`](crate::IoQueue::submit_with), or a Context that was
+    /// [armed](crate::Dispatcher::arm). `written` is as much of the buffer as the completion says.
+    ///
+    /// Nothing written means that the changes did not fit: one [`Lost`](ChangeKind::Lost). A record
+    /// that is not whole is cut, and the last one.
+    ///
+    /// # Examples
+    /// ```
+    /// use longshore::os::windows::{Change, ChangeKind};
+    /// // No further record, FILE_ACTION_REMOVED, 4 bytes of name.
+    /// let words = [0u32, 2, 4].map(u32::to_ne_bytes).concat();
+    /// let changes = Change::read_all(&[&words[..], b"h\0i\0"].concat());
+    /// assert_eq!((changes.len(), changes[0].kind), (1, ChangeKind::Removed));
+    /// assert_eq!(changes[0].path.to_str(), Some("hi"));
+    /// assert_eq!(Change::read_all(&[])[0].kind, ChangeKind::Lost);
+    /// ```
+    pub fn read_all(written: &[u8]) -> Vec<Self> {
+        let changes = records(written);
+        match changes.is_empty() {
+            true => lost(),
+            false => changes,
+        }
+    }
 }
 
 /// How a directory is watched.
@@ -266,8 +296,8 @@ impl DirectoryWatcher {
         let buffer = overlapped.take_kept::<Buffer>().map(|buffer| *buffer);
         self.running = None;
         let changes = match (result, &buffer) {
-            (Ok(bytes @ 1..), Some(buffer)) => changes(buffer, bytes),
-            (Ok(_), _) => lost(),
+            (Ok(bytes), Some(buffer)) => Change::read_all(view(buffer, bytes)),
+            (Ok(_), None) => lost(),
             (Err(error), _) if is_overflow(&error) => lost(),
             (Err(error), _) => {
                 self.buffer = buffer;
@@ -335,23 +365,36 @@ fn lost() -> Vec<Change> {
     }]
 }
 
-/// Reads `FILE_NOTIFY_INFORMATION`s, each of which begins at a multiple of four: the distance to the
-/// next or 0, the action, the length of the name in bytes, and the name in UTF-16.
-fn changes(buffer: &[u32], bytes: usize) -> Vec<Change> {
-    let mut rest = &buffer[..buffer.len().min(bytes.div_ceil(4))];
-    let mut changes = Vec::new();
-    while let [distance, action, length, name @ ..] = rest {
-        let units = name
-            .iter()
-            .flat_map(|word| [*word as u16, (*word >> 16) as u16]);
-        let name: Vec<u16> = units.take(*length as usize / 2).collect();
+/// The bytes that the system has written.
+fn view(buffer: &[u32], bytes: usize) -> &[u8] {
+    // SAFETY: words may be looked at as bytes.
+    let (_, all, _) = unsafe { buffer.align_to::<u8>() };
+    &all[..bytes.min(all.len())]
+}
+
+/// Reads `FILE_NOTIFY_INFORMATION`s: the distance to the next or 0, the action, the length of the
+/// name in bytes, and the name in UTF-16.
+fn records(written: &[u8]) -> Vec<Change> {
+    const HEAD: usize = 12;
+    let (mut rest, mut changes) = (written, Vec::new());
+    while let Some((head, name)) = rest.split_at_checked(HEAD) {
+        let word = |at: usize| {
+            let bytes = [head[at], head[at + 1], head[at + 2], head[at + 3]];
+            u32::from_ne_bytes(bytes)
+        };
+        let (distance, action, length) = (word(0) as usize, word(4), word(8) as usize);
+        let units = name[..length.min(name.len())].chunks_exact(2);
+        let name: Vec<u16> = units
+            .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
+            .collect();
         changes.push(Change {
-            kind: kind(*action),
+            kind: kind(action),
             path: OsString::from_wide(&name).into(),
         });
-        match *distance as usize / 4 {
-            0 => break,
-            words => rest = rest.get(words..).unwrap_or_default(),
+        match distance {
+            // The next one never begins inside this one's head, so this ends.
+            ..HEAD => break,
+            _ => rest = rest.get(distance..).unwrap_or_default(),
         }
     }
     changes
@@ -372,22 +415,20 @@ fn kind(action: u32) -> ChangeKind {
 mod tests {
     use super::*;
 
-    fn record(distance: u32, action: u32, name: &str) -> Vec<u32> {
+    fn record(distance: u32, action: u32, name: &str) -> Vec<u8> {
         let units: Vec<u16> = name.encode_utf16().collect();
-        let mut words = vec![distance, action, units.len() as u32 * 2];
-        words.extend(units.chunks(2).map(|pair| {
-            let high = pair.get(1).copied().unwrap_or(0xdead);
-            u32::from(high) << 16 | u32::from(pair[0])
-        }));
-        words
+        let words = [distance, action, units.len() as u32 * 2];
+        let mut bytes = words.map(u32::to_ne_bytes).concat();
+        bytes.extend(units.iter().flat_map(|unit| unit.to_ne_bytes()));
+        bytes.resize(bytes.len().next_multiple_of(4), 0xde);
+        bytes
     }
 
     #[test]
     fn dirs_records_of_the_system_are_read() {
-        let mut words = record(20, 1, "odd");
-        words.extend(record(20, 3, "even"));
-        words.extend(record(0, 5, "ü"));
-        let read = changes(&words, words.len() * 4);
+        let mut bytes = record(20, 1, "odd");
+        bytes.extend(record(20, 3, "even"));
+        bytes.extend(record(0, 5, "ü"));
         let expected = [
             (ChangeKind::Added, "odd"),
             (ChangeKind::Modified, "even"),
@@ -397,17 +438,18 @@ mod tests {
             kind,
             path: path.into(),
         });
-        assert_eq!(read, expected);
+        assert_eq!(Change::read_all(&bytes), expected);
     }
 
     #[test]
     fn dirs_a_record_that_leaves_the_buffer_is_cut() {
-        for (distance, length) in [(u32::MAX, 4), (8, u32::MAX), (4096, 6), (3, 4)] {
-            let mut words = record(distance, 1, "name");
-            words[2] = length;
-            assert!(!changes(&words, words.len() * 4).is_empty());
-            assert!(changes(&words, usize::MAX).len() <= words.len());
+        for (distance, length) in [(u32::MAX, 4), (8, u32::MAX), (4096, 6), (3, 4), (12, 3)] {
+            let mut bytes = record(distance, 1, "name");
+            bytes[8..12].copy_from_slice(&u32::to_ne_bytes(length));
+            let read = Change::read_all(&bytes);
+            assert!((1..=2).contains(&read.len()), "{read:?}");
         }
-        assert_eq!(changes(&[0, 1], 8), []);
+        assert_eq!(Change::read_all(&[0; 11]), lost());
+        assert_eq!(view(&[1, 2], usize::MAX).len(), 8);
     }
 }

@@ -2,17 +2,16 @@
 // UNSAFETY: calls the job functions.
 #![expect(unsafe_code)]
 
+mod callback;
+mod events;
+
 use std::{
-    collections::VecDeque,
-    fmt,
-    future::poll_fn,
-    io, mem,
+    io,
     os::windows::io::{
         AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle, RawHandle,
     },
     ptr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    sync::Arc,
 };
 
 use windows_sys::Win32::System::{
@@ -30,9 +29,11 @@ use windows_sys::Win32::System::{
 };
 
 use crate::{
-    Dispatcher, Error, Packet,
+    Dispatcher, Packet,
     dispatcher::{Entered, Notice},
 };
+pub use callback::{JobCallback, OnJobMessage};
+pub use events::JobEvents;
 
 /// A job object: processes that belong together, with what they start.
 ///
@@ -81,7 +82,6 @@ impl Job {
         // SAFETY: an open handle.
         check(unsafe { TerminateJobObject(self.as_raw_handle(), exit_code) })
     }
-
 }
 
 /// Has a job's messages sent to a port with this key; to none, without a port.
@@ -229,162 +229,6 @@ impl Association {
     }
 }
 
-/// A job's messages, to be awaited.
-///
-/// They come through the port, so somebody has to dispatch. They are kept until they are asked for,
-/// without a limit, in the order in which they were dispatched; with several dispatching
-/// threads that need not be the order in which they were sent.
-///
-/// **Windows does not guarantee that a message arrives** (`JOBOBJECT_ASSOCIATE_COMPLETION_PORT`), but for
-/// the limits that only notify; and a process that ends before it is assigned, or
-/// before the job's association, has none. To hear of the end of one process, wait for the
-/// process: [`process::Child`](crate::process::Child), [`Waitable`](crate::Waitable). What was delivered is not lost: not by a
-/// [`next`](Self::next) that is dropped, and not by closing.
-///
-/// Dropping this ends the association, and closes the job's handle. Messages that are queued by
-/// then are foreign packets.
-///
-/// # Examples
-/// ```
-/// use longshore::{Dispatcher, os::windows::{Job, JobEvents, JobMessageKind}};
-/// use std::process::Command;
-/// let port = Dispatcher::new()?;
-/// let mut events = JobEvents::new(&port, Job::new()?).map_err(|(error, _)| error)?;
-/// let mut child = Command::new("cmd").args(["/c", "pause"]) // waits for its input
-///     .stdin(std::process::Stdio::piped())
-///     .stdout(std::process::Stdio::null())
-///     .spawn()?;
-/// events.job().assign(&child)?;
-/// let first = port.block_on(events.next())??;
-/// assert_eq!(first.kind, JobMessageKind::NewProcess);
-/// assert_eq!(first.process_id, Some(child.id()));
-/// events.job().terminate(1)?;
-/// child.wait()?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub struct JobEvents {
-    /// `None` once the job was taken out.
-    association: Option<Association>,
-    inbox: Arc<Inbox>,
-}
-
-/// Messages that were dispatched and not asked for yet.
-struct Inbox {
-    /// The job once more, for closing. Nobody else closes this one.
-    job: OwnedHandle,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    messages: VecDeque<JobMessage>,
-    waker: Option<Waker>,
-    ended: bool,
-}
-
-impl Inbox {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let waker = {
-            let mut state = self.state();
-            change(&mut state);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn poll(&self, context: &Context<'_>) -> Poll<io::Result<JobMessage>> {
-        // Foreign code, so not under the lock; nor is the old one's drop.
-        let fresh = context.waker().clone();
-        let _old = {
-            let mut state = self.state();
-            match (state.messages.pop_front(), state.ended) {
-                (Some(message), _) => return Poll::Ready(Ok(message)),
-                (None, true) => return Poll::Ready(Err(Error::Closed.into())),
-                (None, false) => mem::replace(&mut state.waker, Some(fresh)),
-            }
-        };
-        Poll::Pending
-    }
-}
-
-impl Notice for Inbox {
-    fn tell(&self, packet: Packet) {
-        let message = JobMessage {
-            kind: packet.bytes.into(),
-            process_id: process_id(packet),
-        };
-        self.change(|state| state.messages.push_back(message));
-    }
-
-    fn part(&self) {
-        dissociate(self.job.as_handle());
-    }
-
-    fn end(&self) {
-        self.change(|state| state.ended = true);
-    }
-}
-
-/// The word that is a pointer in other packets. Windows hands process ids out as 32 bits.
-fn process_id(packet: Packet) -> Option<u32> {
-    let id = u32::try_from(packet.overlapped).ok();
-    id.filter(|&id| id != 0)
-}
-
-impl JobEvents {
-    /// Has a job's messages sent to `port`. A job can have one port.
-    ///
-    /// For processes that are in it already there may be a message each.
-    ///
-    /// # Errors
-    /// The job comes back with [`Error::Closed`], or the operating system's reason:
-    /// `ERROR_INVALID_PARAMETER` for a job that has a port, or a handle that is no job's.
-    pub fn new(port: &Dispatcher, job: Job) -> Result<Self, (io::Error, Job)> {
-        let twin = match job.handle.try_clone() {
-            Ok(twin) => twin,
-            Err(error) => return Err((error, job)),
-        };
-        let inbox = Arc::new(Inbox {
-            job: twin,
-            state: Mutex::default(),
-        });
-        Ok(Self {
-            association: Some(Association::new(port, job, inbox.clone())?),
-            inbox,
-        })
-    }
-
-    /// The job.
-    pub fn job(&self) -> &Job {
-        job_of(&self.association)
-    }
-
-    /// The next message, as soon as there is one. A future that is dropped has taken none.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] once the port is closed and every message was taken.
-    pub async fn next(&mut self) -> io::Result<JobMessage> {
-        poll_fn(|context| self.inbox.poll(context)).await
-    }
-
-    /// The next message, if one was dispatched already.
-    pub fn try_next(&mut self) -> Option<JobMessage> {
-        self.inbox.state().messages.pop_front()
-    }
-
-    /// Ends the association and gives the job back. (Windows 7 and Wine cannot undo it: the job cannot
-    /// have another port there, and its messages are foreign packets from now on.)
-    pub fn into_job(mut self) -> Job {
-        take_job(&mut self.association)
-    }
-}
-
 fn job_of(association: &Option<Association>) -> &Job {
     let association = association.as_ref();
     &association
@@ -399,124 +243,8 @@ fn take_job(association: &mut Option<Association>) -> Job {
         .into_job()
 }
 
-impl Drop for JobEvents {
-    fn drop(&mut self) {
-        if let Some(association) = self.association.take() {
-            drop(association.into_job());
-        }
-    }
-}
-
-impl fmt::Debug for JobEvents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobEvents")
-            .field("job", self.job())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Told of a job's messages: receives the word given with it, the message (`JOB_OBJECT_MSG_…` of
-/// `winnt.h`, see [`JobMessageKind::from`]), and the id of the process it is about, or 0.
-pub type OnJobMessage = extern "C-unwind" fn(context: usize, message: u32, process_id: u32);
-
-/// A job's messages, each of which calls a function on the thread that dispatches it.
-///
-/// What [`JobEvents`] says of them holds here too. Closing the port calls it for what is queued by
-/// then, on the closing thread. A panic in it reaches whoever called `dispatch`. Messages do not count as
-/// work: a [`run`](Dispatcher::run) that shall wait for them needs a
-/// [`work_guard`](Dispatcher::work_guard).
-///
-/// Dropping this ends the association, and closes the job's handle. A call that another thread has
-/// begun, or whose packet it has taken, may still go on.
-///
-/// # Examples
-/// ```
-/// use longshore::{Dispatcher, os::windows::{Job, JobCallback}};
-/// extern "C-unwind" fn told(_context: usize, message: u32, process_id: u32) {
-///     println!("message {message} about process {process_id}");
-/// }
-/// let port = Dispatcher::new()?;
-/// let job = JobCallback::new(&port, Job::new()?, 7, told).map_err(|(error, _)| error)?;
-/// let child = std::process::Command::new("hostname").stdout(std::process::Stdio::null()).spawn()?;
-/// job.job().assign(&child)?;
-/// port.dispatch()?; // there is a new process
-/// # let mut child = child;
-/// # child.wait()?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub struct JobCallback {
-    /// `None` once the job was taken out.
-    association: Option<Association>,
-}
-
-struct Callback {
-    /// As in [`Inbox`].
-    job: OwnedHandle,
-    context: usize,
-    on_message: OnJobMessage,
-}
-
-impl Notice for Callback {
-    fn tell(&self, packet: Packet) {
-        let process_id = process_id(packet).unwrap_or_default();
-        (self.on_message)(self.context, packet.bytes, process_id);
-    }
-
-    fn part(&self) {
-        dissociate(self.job.as_handle());
-    }
-
-    fn end(&self) {}
-}
-
-impl JobCallback {
-    /// Has `on_message` called with `context` for each of a job's messages.
-    ///
-    /// # Errors
-    /// As for [`JobEvents::new`].
-    pub fn new(
-        port: &Dispatcher,
-        job: Job,
-        context: usize,
-        on_message: OnJobMessage,
-    ) -> Result<Self, (io::Error, Job)> {
-        let twin = match job.handle.try_clone() {
-            Ok(twin) => twin,
-            Err(error) => return Err((error, job)),
-        };
-        let notice = Arc::new(Callback {
-            job: twin,
-            context,
-            on_message,
-        });
-        Ok(Self {
-            association: Some(Association::new(port, job, notice)?),
-        })
-    }
-
-    /// The job.
-    pub fn job(&self) -> &Job {
-        job_of(&self.association)
-    }
-
-    /// [`JobEvents::into_job`].
-    pub fn into_job(mut self) -> Job {
-        take_job(&mut self.association)
-    }
-}
-
-impl Drop for JobCallback {
-    fn drop(&mut self) {
-        if let Some(association) = self.association.take() {
-            drop(association.into_job());
-        }
-    }
-}
-
-impl fmt::Debug for JobCallback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobCallback")
-            .field("job", self.job())
-            .finish_non_exhaustive()
-    }
+/// The word that is a pointer in other packets. Windows hands process ids out as 32 bits.
+fn process_id(packet: Packet) -> Option<u32> {
+    let id = u32::try_from(packet.overlapped).ok();
+    id.filter(|&id| id != 0)
 }
