@@ -93,7 +93,7 @@ impl Host {
 }
 
 /// Up to 8 packets, taken behind longshore's back.
-fn take(port: &Dispatcher, timeout_ms: u32) -> Vec<Packet> {
+pub fn take(port: &Dispatcher, timeout_ms: u32) -> Vec<Packet> {
     let (mut entries, mut count) = ([OVERLAPPED_ENTRY::default(); 8], 0);
     // SAFETY: the port is open; entries and count are ours for the call.
     let taken = unsafe {
