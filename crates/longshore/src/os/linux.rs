@@ -96,11 +96,40 @@ impl Dispatcher {
     /// (`EMFILE`, `ENFILE`, `ENOMEM`); a later call may try again.
     ///
     /// # Examples
+    /// A loop around `poll(2)`, which has events of its own beside the port's:
     /// ```
     /// use std::os::fd::AsRawFd;
     /// let port = longshore::Dispatcher::new()?;
-    /// let fd = port.pollable()?;
-    /// assert!(fd.as_raw_fd() >= 0);
+    /// port.post_fn(|| println!("from the host's loop"))?;
+    /// let fd = port.pollable()?.as_raw_fd();
+    /// let mut asked = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }]; // and others
+    /// // SAFETY: the array is ours for the call.
+    /// assert_eq!(unsafe { libc::poll(asked.as_mut_ptr(), 1, -1) }, 1);
+    /// while port.try_dispatch()? {}
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// A task inside a tokio runtime, whose descriptors tell of edges. That is enough, because the next
+    /// post or timer after a `false` makes a new one:
+    /// ```
+    /// use longshore::Dispatcher;
+    /// use tokio::io::{Interest, unix::AsyncFd};
+    /// async fn drive(port: &Dispatcher) -> std::io::Result<()> {
+    ///     // SAFETY: the port, which is borrowed, keeps its descriptor open.
+    ///     let fd = unsafe { AsyncFd::register_with_interest(port.pollable()?, Interest::READABLE)? };
+    ///     loop {
+    ///         let mut ready = fd.readable().await?;
+    ///         while port.try_dispatch()? {} // not for ever: to be fair to others, yield in between
+    ///         ready.clear_ready();
+    ///     }
+    /// }
+    /// let port = Dispatcher::new()?;
+    /// let task = port.spawn(async { 6 * 7 });
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    /// let answer = async { task.await.ok() };
+    /// let driving = async { drive(&port).await.err().and(None) }; // for ever
+    /// let answer = runtime.block_on(futures_lite::future::or(answer, driving));
+    /// assert_eq!(answer, Some(42));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn pollable(&self) -> io::Result<BorrowedFd<'_>> {

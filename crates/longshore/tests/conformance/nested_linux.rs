@@ -26,6 +26,8 @@ use crate::{
 
 pub const TESTS: &[Test] = tests![
     nested_inside_a_tokio_runtime,
+    nested_run_ready_inside_a_tokio_runtime,
+    nested_the_descriptor_is_quiet_when_nothing_waits_and_ready_on_the_next_post,
     nested_a_tokio_runtime_is_not_woken_for_nothing,
 ];
 
@@ -105,15 +107,25 @@ impl Host {
     }
 }
 
+/// Dispatches one entry after the other.
+fn one_by_one(port: &Dispatcher) {
+    while port.try_dispatch().unwrap() {}
+}
+
+/// Dispatches all that is ready.
+fn all_at_once(port: &Dispatcher) {
+    port.run_ready().unwrap();
+}
+
 /// Dispatches whenever the port is readable, for ever; counts how often that was.
-async fn drive(port: &Dispatcher, wakeups: &AtomicUsize) {
+async fn drive(port: &Dispatcher, wakeups: &AtomicUsize, dispatch: fn(&Dispatcher)) {
     let pollable = port.pollable().unwrap();
     // SAFETY: the port, which is borrowed, keeps its descriptor open.
     let fd = unsafe { AsyncFd::register_with_interest(pollable, Interest::READABLE) }.unwrap();
     loop {
         let mut ready = fd.readable().await.unwrap();
         wakeups.fetch_add(1, Ordering::SeqCst);
-        while port.try_dispatch().unwrap() {}
+        dispatch(port);
         ready.clear_ready();
     }
 }
@@ -126,6 +138,15 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn nested_inside_a_tokio_runtime() {
+    share_a_runtime(one_by_one);
+}
+
+fn nested_run_ready_inside_a_tokio_runtime() {
+    share_a_runtime(all_at_once);
+}
+
+/// Posts, I/O and timers of the port's, beside I/O of tokio's own.
+fn share_a_runtime(dispatch: fn(&Dispatcher)) {
     let (port, each) = (port(), scaled(5000));
     let (here, there) = pair();
     let [here, there] = [here, there].map(|stream| Arc::into_inner(stream).unwrap());
@@ -180,7 +201,7 @@ fn nested_inside_a_tokio_runtime() {
             echo.await.unwrap();
         };
         let for_ever = async {
-            drive(&port, &wakeups).await;
+            drive(&port, &wakeups, dispatch).await;
         };
         futures_lite::future::or(work, for_ever).await;
     });
@@ -191,6 +212,42 @@ fn nested_inside_a_tokio_runtime() {
     let causes = each + each / 10 * 4 + 60;
     let wakeups = wakeups.into_inner();
     assert!(wakeups <= causes, "{wakeups} wake-ups, {causes} causes");
+}
+
+fn nested_the_descriptor_is_quiet_when_nothing_waits_and_ready_on_the_next_post() {
+    let host = Host::new();
+    let port = host.port();
+    for word in 0..scaled(2000) {
+        assert!(host.is_quiet_for(Duration::ZERO), "round {word}");
+        port.post(word, note).unwrap();
+        // Without a limit: a post that does not make it ready is a hang.
+        assert_eq!(host.turn().entries, 1);
+        assert_eq!(seen(), [word]);
+        tick();
+    }
+    // The same by edges, which come once: tokio is told of each post, and of nothing else.
+    runtime().block_on(async {
+        let pollable = port.pollable().unwrap();
+        // SAFETY: the port keeps its descriptor open.
+        let fd = unsafe { AsyncFd::register_with_interest(pollable, Interest::READABLE) }.unwrap();
+        // What registering itself may have told.
+        while let Some(ready) = futures_lite::future::poll_once(fd.readable()).await {
+            one_by_one(port);
+            ready.unwrap().clear_ready();
+            tokio::task::yield_now().await;
+        }
+        for word in 0..scaled(2000) {
+            port.post(word, note).unwrap();
+            let mut ready = fd.readable().await.unwrap();
+            one_by_one(port);
+            assert_eq!(seen(), [word]);
+            ready.clear_ready();
+            tokio::task::yield_now().await;
+            let again = futures_lite::future::poll_once(fd.readable()).await;
+            assert!(again.is_none(), "round {word}");
+            tick();
+        }
+    });
 }
 
 fn nested_a_tokio_runtime_is_not_woken_for_nothing() {
@@ -209,7 +266,7 @@ fn nested_a_tokio_runtime_is_not_woken_for_nothing() {
             }
         };
         let for_ever = async {
-            drive(&port, &wakeups).await;
+            drive(&port, &wakeups, one_by_one).await;
         };
         futures_lite::future::or(turns, for_ever).await;
     });
