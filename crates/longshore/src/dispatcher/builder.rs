@@ -115,7 +115,8 @@ impl Builder {
     /// Opens the port.
     ///
     /// # Errors
-    /// [`Error::NoSuchBackend`], or the operating system's reason:
+    /// [`Error::NoSuchBackend`]; for a port that was there before, [`Error::NotAPort`] and
+    /// [`Error::BadHandle`]; or the operating system's reason:
     /// out of handles or memory (`EMFILE`, `ENOMEM`), on Windows also `WSAStartup`'s.
     pub fn build(self) -> io::Result<Dispatcher> {
         let inner = Inner {

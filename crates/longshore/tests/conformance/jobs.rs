@@ -22,6 +22,7 @@ use crate::{
     exported::post_raw,
     harness::{Test, builder, port, scaled, spawn, tick},
     io::refusal,
+    io_things::under_wine,
     nested_windows::take,
     process::child,
     support::{assert_closed, panic_of, word_of},
@@ -41,7 +42,12 @@ pub const TESTS: &[Test] = tests![
     job_a_forged_message_is_followed_nowhere,
     job_a_second_port_is_refused_and_the_job_comes_back,
     job_messages_come_through_a_hosts_loop,
+    job_closing_parts_a_job_from_a_port_that_goes_on.skip(no_parting),
 ];
+
+fn no_parting() -> Option<String> {
+    under_wine("a job cannot be parted from its port")
+}
 
 /// A process that waits for its input to end.
 fn waiting() -> (Child, Option<ChildStdin>) {
@@ -421,4 +427,23 @@ fn job_messages_come_through_a_hosts_loop() {
     assert_eq!(told.len(), 3);
     drop(events);
     port.close().unwrap();
+}
+
+fn job_closing_parts_a_job_from_a_port_that_goes_on() {
+    let raw = raw_port();
+    let port = on_loan(&raw);
+    let events = events(&port);
+    let (mut child, stdin) = waiting();
+    events.job().assign(&child).unwrap();
+    post_raw(raw.as_raw_handle(), (3, 4, 5));
+    port.clone().close().unwrap();
+    // The job lives, and its process ends.
+    drop(stdin);
+    child.wait().unwrap();
+    let own = Packet {
+        key: 3,
+        overlapped: 4,
+        bytes: 5,
+    };
+    assert_eq!(take(&port, 0), [own]);
 }

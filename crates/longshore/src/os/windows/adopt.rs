@@ -25,7 +25,9 @@ impl Builder {
     /// Whoever else takes packets from the port, through a duplicate of the handle, neither calls nor
     /// follows a word of those that are not its own. One of longshore's that it has taken has to be
     /// given to [`Dispatcher::dispatch_packet`] or queued again; one that is dropped is an operation
-    /// that never ends. No second dispatcher adopts the port.
+    /// that never ends. No second dispatcher adopts the port. With
+    /// [`trust_packets`](Self::trust_packets), whose contract holds for the packets of all others as well, the
+    /// port is to have none but longshore's.
     ///
     /// # Examples
     /// ```
@@ -55,6 +57,10 @@ impl Builder {
     /// goes back as it was, status included, and in its order, though behind what its owner
     /// queues at that moment. A packet that the kernel refuses to take back is reported, and
     /// given to the [`on_foreign`](Self::on_foreign) hook.
+    ///
+    /// Handles that were attached stay associated with the port for their life (C7), as if the caller had
+    /// done it: what is started on them after closing is the owner's. So are the messages of a
+    /// [`Job`](super::Job) on Windows 7, which cannot part it from its port.
     ///
     /// # Errors
     /// As for [`adopt`](Self::adopt).

@@ -24,6 +24,9 @@ impl Dispatcher {
     /// What was taken several at a time is in the caller's hands: a callback that blocks holds the others
     /// back, and after a panic it is up to the caller to go on with them.
     ///
+    /// A dispatcher that [trusts its packets](crate::Builder::trust_packets) takes every packet for its own: a
+    /// host that has packets of another kind must not make one.
+    ///
     /// A host that also waits with [`begin_wait`](Self::begin_wait) serves the timers in time.
     ///
     /// # Panics
