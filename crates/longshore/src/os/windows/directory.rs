@@ -105,6 +105,19 @@ impl fmt::Debug for ChangeFilter {
 }
 
 /// What has changed.
+///
+/// # Examples
+/// ```
+/// use longshore::os::windows::ChangeKind;
+/// fn is_there(kind: ChangeKind) -> Option<bool> {
+///     match kind {
+///         ChangeKind::Added | ChangeKind::RenamedTo | ChangeKind::Modified => Some(true),
+///         ChangeKind::Removed | ChangeKind::RenamedFrom => Some(false),
+///         _ => None, // look
+///     }
+/// }
+/// assert_eq!(is_there(ChangeKind::Lost), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChangeKind {
@@ -128,7 +141,14 @@ pub enum ChangeKind {
 /// One change in a watched directory.
 ///
 /// # Examples
-/// See [`DirectoryWatcher`], and [`read_all`](Self::read_all).
+/// ```
+/// use longshore::os::windows::{Change, ChangeKind};
+/// fn names(changes: &[Change]) -> Vec<String> {
+///     let removed = changes.iter().filter(|change| change.kind == ChangeKind::Removed);
+///     removed.map(|change| change.path.display().to_string()).collect()
+/// }
+/// assert_eq!(names(&Change::read_all(&[])), [""; 0]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Change {
@@ -168,7 +188,18 @@ impl Change {
 /// How a directory is watched.
 ///
 /// # Examples
-/// See [`DirectoryWatcher`].
+/// ```
+/// use longshore::{Dispatcher, IoQueue, os::windows::{ChangeFilter, WatchOptions}};
+/// let folder = tempfile::tempdir()?;
+/// let queue = IoQueue::new(&Dispatcher::new()?);
+/// let watcher = WatchOptions::new()
+///     .recursive(true)
+///     .filter(ChangeFilter::FILE_NAME | ChangeFilter::LAST_WRITE)
+///     .buffer_bytes(64 << 10)
+///     .open(&queue, folder.path())?;
+/// # drop(watcher);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `open` is called"]
 pub struct WatchOptions {

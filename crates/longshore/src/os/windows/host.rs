@@ -106,7 +106,21 @@ impl Dispatcher {
 }
 
 /// A wait for the port that the caller makes with a system call of its own. See
-/// [`Dispatcher::begin_wait`].
+/// [`Dispatcher::begin_wait`], and [`Dispatcher::dispatch_packet`] for a whole loop.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+/// let port = longshore::Dispatcher::new()?;
+/// let task = port.spawn(port.sleep(Duration::from_secs(5)));
+/// port.dispatch()?; // the task sets its timer
+/// let wait = port.begin_wait()?;
+/// assert!(wait.deadline() > Some(Instant::now()));
+/// // ... the system call, for `wait.timeout_ms()` at most ...
+/// drop(wait);
+/// # drop(task);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "drop it when the wait is over"]
 pub struct HostWait<'a> {
     /// Dropped first: a thread that does not wait in the port any more need not be released.

@@ -41,7 +41,20 @@ pub use events::JobEvents;
 /// ends no process, unless it was told to (`JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE`).
 ///
 /// # Examples
-/// See [`JobEvents`].
+/// ```
+/// use longshore::os::windows::Job;
+/// use std::process::{Command, Stdio};
+/// let job = Job::new()?;
+/// let mut child = Command::new("cmd").args(["/c", "pause"]) // waits for its input
+///     .stdin(Stdio::piped())
+///     .stdout(Stdio::null())
+///     .spawn()?;
+/// job.assign(&child)?;
+/// job.terminate(5)?; // and whatever it has started
+/// assert_eq!(child.wait()?.code(), Some(5));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+/// With its messages: see [`JobEvents`] and [`JobCallback`].
 #[derive(Debug)]
 pub struct Job {
     handle: OwnedHandle,
@@ -140,6 +153,14 @@ impl AsRawHandle for Job {
 }
 
 /// What a job's message is about.
+///
+/// # Examples
+/// ```
+/// use longshore::os::windows::JobMessageKind;
+/// const JOB_OBJECT_MSG_NEW_PROCESS: u32 = 6;
+/// assert_eq!(JobMessageKind::from(JOB_OBJECT_MSG_NEW_PROCESS), JobMessageKind::NewProcess);
+/// assert_eq!(JobMessageKind::from(99), JobMessageKind::Other(99));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JobMessageKind {
@@ -187,6 +208,16 @@ impl From<u32> for JobMessageKind {
 }
 
 /// One message about a job.
+///
+/// # Examples
+/// ```
+/// use longshore::os::windows::{JobMessage, JobMessageKind};
+/// fn has_ended(message: JobMessage, process_id: u32) -> bool {
+///     let ends = [JobMessageKind::ExitProcess, JobMessageKind::AbnormalExitProcess];
+///     ends.contains(&message.kind) && message.process_id == Some(process_id)
+/// }
+/// # let _ = has_ended;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct JobMessage {

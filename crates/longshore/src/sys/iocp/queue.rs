@@ -59,6 +59,7 @@ pub(super) struct Queue {
 
 // Not in any header of Win32, but exported by every Windows NT: with them a packet goes back as it
 // was, with its status, and a handle is asked whether it is a port.
+// SAFETY: the signatures are those of the kernel's headers (`ntifs.h`, and phnt where that is silent).
 #[link(name = "ntdll", kind = "raw-dylib")]
 unsafe extern "system" {
     fn NtSetIoCompletion(

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     future::poll_fn,
-    io, mem,
+    io,
     os::windows::io::{AsHandle, OwnedHandle},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -90,7 +90,7 @@ impl Inbox {
             match (state.messages.pop_front(), state.ended) {
                 (Some(message), _) => return Poll::Ready(Ok(message)),
                 (None, true) => return Poll::Ready(Err(Error::Closed.into())),
-                (None, false) => mem::replace(&mut state.waker, Some(fresh)),
+                (None, false) => state.waker.replace(fresh),
             }
         };
         Poll::Pending
