@@ -37,6 +37,7 @@ pub const TESTS: &[Test] = tests![
     job_many_jobs_on_one_port_are_told_apart,
     job_a_panic_passes_through_and_the_port_goes_on,
     job_closing_keeps_what_was_sent_and_refuses_the_next,
+    job_closing_calls_the_function_for_what_was_sent,
     job_closing_survives_a_waker_that_panics,
     job_messages_of_a_job_that_was_given_back_are_foreign,
     job_a_forged_message_is_followed_nowhere,
@@ -126,6 +127,13 @@ extern "C-unwind" fn told(context: usize, message: u32, process_id: u32) {
     told.push((context, message.into(), process_id));
 }
 
+/// The messages that came with this word.
+fn told_to(context: usize) -> Vec<(JobMessageKind, u32)> {
+    let told = TOLD.lock().unwrap();
+    let mine = told.iter().filter(|one| one.0 == context);
+    mine.map(|one| (one.1, one.2)).collect()
+}
+
 fn job_messages_call_a_function() {
     let port = port();
     let job = Job::new().unwrap();
@@ -135,11 +143,7 @@ fn job_messages_call_a_function() {
     job.job().assign(&child).unwrap();
     // Each message is one entry.
     port.dispatch().unwrap();
-    let mine = || {
-        let told = TOLD.lock().unwrap();
-        let mine = told.iter().filter(|one| one.0 == 0xf00d);
-        mine.map(|one| (one.1, one.2)).collect::<Vec<_>>()
-    };
+    let mine = || told_to(0xf00d);
     let id = child.id();
     assert_eq!(mine(), [(JobMessageKind::NewProcess, id)]);
     drop(stdin);
@@ -288,6 +292,28 @@ fn job_closing_keeps_what_was_sent_and_refuses_the_next() {
     assert!(told.contains(&JobMessageKind::ExitProcess), "{told:?}");
     let refused = JobEvents::new(&port, Job::new().unwrap()).map_err(|(error, _)| error);
     assert_eq!(refusal(refused.map(drop)), Some(Error::Closed));
+}
+
+fn job_closing_calls_the_function_for_what_was_sent() {
+    let port = port();
+    let job = JobCallback::new(&port, Job::new().unwrap(), 0xc105e, told);
+    let job = job.map_err(|(error, _)| error).unwrap();
+    let (mut child, stdin) = waiting();
+    job.job().assign(&child).unwrap();
+    drop(stdin);
+    child.wait().unwrap();
+    assert_eq!(told_to(0xc105e), []);
+    port.clone().close().unwrap();
+    let told = told_to(0xc105e);
+    assert!(
+        told.contains(&(JobMessageKind::NewProcess, child.id())),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(&(JobMessageKind::ExitProcess, child.id())),
+        "{told:?}"
+    );
+    assert_closed(port.try_dispatch());
 }
 
 struct Fails;

@@ -26,7 +26,8 @@ use crate::{Dispatcher, Error, Packet, dispatcher::Notice};
 /// [`next`](Self::next) that is dropped, and not by closing.
 ///
 /// Dropping this ends the association, and closes the job's handle. Messages that are queued by
-/// then are foreign packets.
+/// then are foreign packets. Closing the port ends the association as well (but not on Windows 7 and Wine),
+/// once the job's messages that are queued have been taken.
 ///
 /// # Examples
 /// ```
