@@ -39,6 +39,7 @@ pub const TESTS: &[Test] = tests![
     adopt_an_owned_port_is_used_and_closed_with_the_dispatcher,
     adopt_a_port_that_cannot_be_closed_is_told,
     adopt_a_borrowed_port_stays_open_and_nothing_of_ours_is_left_in_it,
+    adopt_a_timer_queues_nothing_once_the_port_is_given_back,
     adopt_what_others_queued_goes_back_in_order_and_with_its_status,
     adopt_packets_of_others_are_foreign_whatever_their_key,
     adopt_an_owned_port_hands_over_what_others_queued,
@@ -76,6 +77,10 @@ type Words = (usize, usize, u32);
 
 /// The next packet and the error that its operation has ended with, or 0. `None`: there is none.
 fn take(port: &OwnedHandle) -> Option<(Words, u32)> {
+    take_within(port, 0)
+}
+
+fn take_within(port: &OwnedHandle, timeout_ms: u32) -> Option<(Words, u32)> {
     let (mut bytes, mut key, mut overlapped) = (0, 0, ptr::null_mut::<OVERLAPPED>());
     // SAFETY: the port is open and the words are ours for the call.
     let done = unsafe {
@@ -84,7 +89,7 @@ fn take(port: &OwnedHandle) -> Option<(Words, u32)> {
             &raw mut bytes,
             &raw mut key,
             &raw mut overlapped,
-            0,
+            timeout_ms,
         )
     };
     let error = std::io::Error::last_os_error();
@@ -182,6 +187,21 @@ fn adopt_a_borrowed_port_stays_open_and_nothing_of_ours_is_left_in_it() {
 }
 
 extern "C-unwind" fn quiet(_word: usize) {}
+
+fn adopt_a_timer_queues_nothing_once_the_port_is_given_back() {
+    let raw = raw_port();
+    for _ in 0..scaled(100) {
+        let port = on_loan(&raw);
+        let napping = port.spawn(port.sleep(Duration::from_millis(3)));
+        port.dispatch().unwrap();
+        // The clone keeps everything but the port's being open.
+        port.clone().close().unwrap();
+        assert!(napping.is_finished());
+        // An alarm that goes off all the same would end this wait.
+        assert_eq!(take_within(&raw, 10), None);
+        tick();
+    }
+}
 
 /// Packets that a host might queue: sentinels, a null, words that look like longshore's.
 fn strange() -> Vec<Words> {

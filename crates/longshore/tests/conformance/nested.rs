@@ -18,7 +18,7 @@ use crate::{
     harness::{Counter, Test, scaled, spawn, tick},
     io_things::{pair, workers},
     process::child,
-    support::{Seat, join, note, seen},
+    support::{Seat, join, note, seen, spin_until},
 };
 
 pub const TESTS: &[Test] = tests![
@@ -235,6 +235,26 @@ fn nested_a_host_is_not_woken_for_nothing() {
     assert!(!receiving.is_finished() && !napping.is_finished());
 }
 
+/// A thread of the host's that takes turns for as long as it is told to; returns when it waits.
+fn waiting(
+    host: &Arc<Host>,
+    go_on: impl Fn(&Turn) -> bool + Send + 'static,
+) -> std::thread::JoinHandle<()> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let looping = spawn({
+        let host = host.clone();
+        move || {
+            tell.send(Seat::here()).unwrap();
+            while go_on(&host.turn()) {}
+        }
+    });
+    let seat = told.recv().unwrap();
+    // On Windows a host that waits counts as asleep.
+    spin_until(|| cfg!(not(windows)) || host.port().stats().sleeping > 0);
+    seat.until_asleep();
+    looping
+}
+
 struct Tell(Counter);
 
 impl Wake for Tell {
@@ -248,21 +268,13 @@ fn nested_a_timer_that_is_set_meanwhile_ends_the_hosts_wait() {
     let port = host.port().clone();
     for round in 0..scaled(100) {
         let told = Arc::new(Tell(Counter::new()));
-        let here = Arc::new(Mutex::new(None));
-        let waiting = spawn({
-            let (host, told, here) = (host.clone(), told.clone(), here.clone());
-            move || {
-                *here.lock().unwrap() = Some(Seat::here());
-                while told.0.get() == 0 {
-                    assert!(!host.turn().closed);
-                }
+        let waiting = waiting(&host, {
+            let told = told.clone();
+            move |turn| {
+                assert!(!turn.closed);
+                told.0.get() == 0
             }
         });
-        while here.lock().unwrap().is_none() {
-            std::thread::yield_now();
-        }
-        let seat = here.lock().unwrap().clone();
-        seat.unwrap().until_asleep();
         let waker = Waker::from(told);
         // Far, then near: the wait that was begun for the one has to end for the other.
         let mut sleeps = [3_600_000, round as u64 % 4].map(|ms| {
@@ -284,10 +296,7 @@ fn nested_a_timer_that_is_set_meanwhile_ends_the_hosts_wait() {
 fn nested_closing_releases_a_host_that_waits() {
     for _ in 0..scaled(50) {
         let host = Host::new();
-        let waiting = spawn({
-            let host = host.clone();
-            move || while !host.turn().closed {}
-        });
+        let waiting = waiting(&host, |turn| !turn.closed);
         host.port().clone().close().unwrap();
         waiting.join().unwrap();
         tick();

@@ -5,6 +5,7 @@
 use std::{
     os::windows::io::{AsRawHandle, OwnedHandle},
     sync::{Arc, Mutex},
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,7 @@ pub const TESTS: &[Test] = tests![
     nested_a_host_that_never_begins_a_wait_serves_timers_too,
     nested_the_exported_port_is_taken_from_as_well,
     nested_a_wait_says_how_long_it_may_last,
+    nested_a_host_that_leaves_leaves_its_timer_to_another,
     nested_a_host_that_stays_away_is_told_of_at_closing,
 ];
 
@@ -285,6 +287,27 @@ fn nested_a_wait_says_how_long_it_may_last() {
     assert!(!far.is_finished());
     port.clone().close().unwrap();
     assert_closed(port.begin_wait().map(drop));
+}
+
+fn nested_a_host_that_leaves_leaves_its_timer_to_another() {
+    let port = port();
+    let first = port.begin_wait().unwrap();
+    let mut sleep = Box::pin(port.sleep(Duration::from_secs(1000)));
+    let polled = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+    let mut told = take(&port, 0);
+    assert_eq!(told.len(), 1, "who waits without a deadline hears of it");
+    // That was taken by somebody else, who keeps the deadline and goes away.
+    let second = port.begin_wait().unwrap();
+    assert!(second.deadline().is_some());
+    drop(second);
+    told.extend(take(&port, 0));
+    assert_eq!(told.len(), 2, "who still waits hears of it again");
+    drop(first);
+    for packet in told {
+        assert!(port.dispatch_packet(packet));
+    }
+    assert_eq!(take(&port, 0), []);
 }
 
 fn nested_a_host_that_stays_away_is_told_of_at_closing() {
