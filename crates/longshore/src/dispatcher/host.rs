@@ -51,6 +51,8 @@ impl Inner {
     }
 
     fn watch_with(&self, wait: Wait) -> HostWatch<'_> {
+        // Whoever is woken may bring work, which a `run` has to wait for.
+        let _visitor = Visitor::new(self);
         let mut watch = Watch::new(&self.timers, &self.port, wait);
         let (deadline, panic) = watch.fire(wait);
         let watching = HostWatch {

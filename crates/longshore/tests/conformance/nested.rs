@@ -16,9 +16,10 @@ use crate::nested_linux::Host;
 use crate::nested_windows::Host;
 use crate::{
     harness::{Counter, Test, scaled, spawn, tick},
-    io_things::{pair, workers},
+    io::Op,
+    io_things::{attached_pair, pair, workers},
     process::child,
-    support::{Seat, join, note, seen, spin_until},
+    support::{Seat, join, note, pause, seen, sleepers, spin_until},
 };
 
 pub const TESTS: &[Test] = tests![
@@ -27,6 +28,7 @@ pub const TESTS: &[Test] = tests![
     nested_blocked_dispatchers_go_on_beside_a_host,
     nested_a_host_is_not_woken_for_nothing,
     nested_a_timer_that_is_set_meanwhile_ends_the_hosts_wait,
+    nested_a_run_ends_although_a_host_took_its_last_operation,
     nested_closing_releases_a_host_that_waits,
 ];
 
@@ -289,6 +291,28 @@ fn nested_a_timer_that_is_set_meanwhile_ends_the_hosts_wait() {
             }
         }
         waiting.join().unwrap();
+        tick();
+    }
+}
+
+fn nested_a_run_ends_although_a_host_took_its_last_operation() {
+    for round in 0..scaled(200) {
+        let host = Host::new();
+        let port = host.port();
+        let (here, there) = attached_pair(port);
+        let op = Op::hooked(1, move |_, _, _| pause(round % 64 * 100));
+        op.recv(port, &here).unwrap();
+        // Who waits first is served first by some systems, and last by others.
+        let hosting = |host| waiting(host, |turn| !turn.own.contains(&QUIT));
+        let first = (round % 2 == 0).then(|| hosting(&host));
+        let running = sleepers(port, 1, |port| port.run().unwrap());
+        let hosting = first.unwrap_or_else(|| hosting(&host));
+        std::io::Write::write_all(&mut &*there, b"x").unwrap();
+        let taken = join(running)[0];
+        host.send(QUIT);
+        hosting.join().unwrap();
+        assert_eq!(op.calls(), 1);
+        assert!(taken <= 1);
         tick();
     }
 }
