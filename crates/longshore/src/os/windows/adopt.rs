@@ -70,7 +70,26 @@ impl Builder {
     /// on it, is gone. That the handle is open for so long, its type says.
     ///
     /// # Examples
-    /// See [`Dispatcher::dispatch_packet`].
+    /// ```
+    /// use longshore::Dispatcher;
+    /// use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+    /// use windows_sys::Win32::{Foundation::INVALID_HANDLE_VALUE, System::IO::CreateIoCompletionPort};
+    /// // SAFETY: no pointers; nobody else owns what is made.
+    /// let mine = unsafe {
+    ///     let port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, std::ptr::null_mut(), 0, 0);
+    ///     OwnedHandle::from_raw_handle(port)
+    /// };
+    /// // SAFETY: it is closed after the dispatcher, and nobody else takes packets from it.
+    /// let port = unsafe {
+    ///     let lent = BorrowedHandle::borrow_raw(mine.as_raw_handle());
+    ///     Dispatcher::builder().adopt_borrowed(lent).build()?
+    /// };
+    /// port.post_fn(|| println!("through my own port"))?;
+    /// port.dispatch()?;
+    /// port.close()?; // `mine` goes on
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    /// With a loop that takes the packets itself: [`Dispatcher::dispatch_packet`].
     pub unsafe fn adopt_borrowed(mut self, port: BorrowedHandle<'static>) -> Self {
         self.origin = Origin::Lent(port);
         self
