@@ -61,8 +61,7 @@ impl Host {
 
     /// Whether nothing ends a wait of this length.
     pub fn is_quiet_for(&self, time: Duration) -> bool {
-        let turn = self.wait(i32::try_from(time.as_millis()).unwrap());
-        turn.entries == 0 && turn.own.is_empty()
+        !self.wait(i32::try_from(time.as_millis()).unwrap()).woken
     }
 
     fn wait(&self, timeout_ms: i32) -> Turn {
@@ -80,6 +79,7 @@ impl Host {
         // SAFETY: two descriptors, both borrowed and so open.
         let ready = unsafe { libc::poll(asked.as_mut_ptr(), 2, timeout_ms) };
         assert!(ready >= 0, "{}", std::io::Error::last_os_error());
+        turn.woken = ready > 0;
         if asked[0].revents != 0 {
             while let Some(dispatched) = self.try_dispatch(&mut turn)
                 && dispatched

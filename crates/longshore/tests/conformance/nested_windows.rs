@@ -67,8 +67,7 @@ impl Host {
 
     /// Whether nothing ends a wait of this length.
     pub fn is_quiet_for(&self, time: Duration) -> bool {
-        let turn = self.wait(u32::try_from(time.as_millis()).unwrap());
-        turn.entries == 0 && turn.own.is_empty()
+        !self.wait(u32::try_from(time.as_millis()).unwrap()).woken
     }
 
     fn wait(&self, longest_ms: u32) -> Turn {
@@ -81,6 +80,7 @@ impl Host {
                 return turn;
             }
         };
+        turn.woken = !taken.is_empty();
         for packet in taken {
             match self.dispatcher.dispatch_packet(packet) {
                 true => turn.entries += 1,

@@ -278,6 +278,9 @@ type Buffer = Box<[u32]>;
 /// [buffer's](WatchOptions::buffer_bytes) size. How one change is told is the file system's: a
 /// new file may be "added" and "modified", or either.
 ///
+/// An operation is in flight for as long as it lives, which counts as work: a
+/// [`run`](crate::Dispatcher::run) goes on until it is dropped.
+///
 /// Dropping it ends the watching; the buffer lives until the system has let go of it. It keeps its port
 /// open, as the queue does.
 ///
