@@ -19,13 +19,16 @@ use crate::{
     io::Op,
     io_things::attached_pair,
     nested::Turn,
-    support::{assert_closed, fail, note, panic_of, passed_in_a_child, seen, word_of},
+    support::{
+        assert_closed, fail, join, note, panic_of, passed_in_a_child, seen, sleepers, word_of,
+    },
 };
 
 pub const TESTS: &[Test] = tests![
     nested_a_foreign_packet_comes_back_and_is_not_counted,
     nested_a_packet_is_dispatched_once,
     nested_a_packet_taken_before_closing_is_dispatched_after_it,
+    nested_a_packet_in_a_hosts_hand_keeps_a_run_going_until_it_is_dispatched,
     nested_a_panic_passes_through_and_the_port_goes_on,
     nested_a_host_may_close_without_waiting_for_itself,
     nested_a_host_that_never_begins_a_wait_serves_timers_too,
@@ -199,6 +202,22 @@ fn nested_a_packet_taken_before_closing_is_dispatched_after_it() {
         }
         closing.join().unwrap().unwrap();
         assert_eq!((seen(), op.calls()), (vec![5], 1));
+        tick();
+    }
+}
+
+fn nested_a_packet_in_a_hosts_hand_keeps_a_run_going_until_it_is_dispatched() {
+    for _ in 0..scaled(50) {
+        let port = port();
+        let (here, there) = attached_pair(&port);
+        let op = Op::new(1);
+        op.recv(&port, &here).unwrap();
+        std::io::Write::write_all(&mut &*there, b"x").unwrap();
+        let taken = take(&port, u32::MAX);
+        let running = sleepers(&port, 1, |port| port.run().unwrap());
+        assert!(!running[0].is_finished());
+        assert!(port.dispatch_packet(taken[0]));
+        assert_eq!((join(running), op.calls()), (vec![0], 1));
         tick();
     }
 }
