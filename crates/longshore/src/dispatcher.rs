@@ -6,6 +6,7 @@ mod builder;
 mod close;
 mod closure;
 mod context;
+mod drain;
 mod entry;
 mod host;
 mod in_flight;

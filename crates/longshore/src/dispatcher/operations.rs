@@ -5,7 +5,7 @@
 use std::{io, ptr::NonNull};
 
 use super::{
-    Context, Dispatcher, Inner, close,
+    Context, Dispatcher, Inner, drain,
     in_flight::{Door, Flight, Recipient, Ticket},
 };
 #[cfg(doc)]
@@ -209,7 +209,7 @@ impl Inner {
         let taken_back = self.in_flight.take_back_event(address, ticket, || {
             // SAFETY: the entry was made for a live Context, whose owner has to keep it until
             // `on_event` or our error, and nothing uses its header.
-            unsafe { RawOverlapped::reset(close::header(address)) };
+            unsafe { RawOverlapped::reset(drain::header(address)) };
         });
         self.work_ended();
         match taken_back {
@@ -370,7 +370,7 @@ impl Inner {
         asked
             .filter(|&(address, raw)| {
                 // A refusal means that there was nothing left to cancel.
-                let header = close::header(address);
+                let header = drain::header(address);
                 self.port.cancel(raw, header).unwrap_or(false)
             })
             .count()
