@@ -63,6 +63,8 @@ pub enum Error {
     BadHandle,
     /// The operation does not exist for this kind of handle: a receive on a file, say.
     WrongKind,
+    /// This operating system has no such operation.
+    NoSuchOperation,
     /// This operating system does not offer that backend.
     NoSuchBackend,
 }
@@ -83,7 +85,7 @@ impl Error {
             | Self::AttachedForQueue
             | Self::OtherPort => io::ErrorKind::ResourceBusy,
             Self::PrematureClose => io::ErrorKind::ConnectionAborted,
-            Self::NoSuchBackend => io::ErrorKind::Unsupported,
+            Self::NoSuchBackend | Self::NoSuchOperation => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::InvalidInput,
         }
     }
@@ -111,6 +113,7 @@ impl fmt::Display for Error {
             Self::SkipsPort => "the handle skips the port when an operation succeeds at once",
             Self::BadHandle => "the handle is closed or invalid",
             Self::WrongKind => "the operation does not exist for this kind of handle",
+            Self::NoSuchOperation => "this operating system has no such operation",
             Self::NoSuchBackend => "this operating system does not offer that backend",
         })
     }

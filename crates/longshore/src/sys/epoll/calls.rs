@@ -25,7 +25,7 @@ pub(super) type Events = [libc::epoll_event; BATCH];
 pub(super) const NO_EVENTS: Events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
 
 /// Repeats a system call for as long as a signal interrupts it.
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         let result = call();
         if let Ok(result) = usize::try_from(result) {
@@ -39,7 +39,7 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
 }
 
 /// The result of a call that returns 0 or -1.
-fn check(result: c_int) -> io::Result<c_int> {
+pub(super) fn check(result: c_int) -> io::Result<c_int> {
     match result {
         -1 => Err(io::Error::last_os_error()),
         result => Ok(result),
