@@ -2,6 +2,8 @@
 // UNSAFETY: `arm` hands a caller's OVERLAPPED to a system call that longshore does not see.
 #![expect(unsafe_code)]
 
+pub mod pipe;
+
 use std::{
     io,
     os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, RawHandle},
