@@ -81,6 +81,9 @@ impl Instance {
     /// Makes a server end, overlapped and not inherited.
     pub(crate) fn create(&self, name: &Path) -> io::Result<OwnedHandle> {
         let name = wide(name)?;
+        if self.max_instances == Some(0) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let max_instances = self
             .max_instances
             .map_or(PIPE_UNLIMITED_INSTANCES, u32::from);

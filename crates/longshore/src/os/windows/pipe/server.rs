@@ -140,7 +140,8 @@ impl ServerOptions {
         self
     }
 
-    /// How many instances of this name there may be at once: 1 to 254. The first instance decides.
+    /// How many instances of this name there may be at once: 1 to 254; 255 is no limit of this pipe's. The
+    /// first instance decides.
     pub fn max_instances(&mut self, most: u8) -> &mut Self {
         self.instance.max_instances = Some(most);
         self
@@ -164,7 +165,7 @@ impl ServerOptions {
     /// # Errors
     /// `PermissionDenied` if it must be the first and is not, or has other settings than those that are
     /// there; `ERROR_PIPE_BUSY` (231) if there are as many as there may be; `InvalidInput` or another
-    /// error if the name or the count of instances is none; [`Error::Closed`].
+    /// error if the name is none, or there may be 0 instances; [`Error::Closed`].
     pub fn create(&self, port: &Dispatcher, name: impl AsRef<Path>) -> io::Result<Server> {
         let name = name.as_ref().to_path_buf();
         let recipe = Recipe {
@@ -184,6 +185,9 @@ struct Recipe {
 }
 
 /// An instance of a named pipe that has no client yet.
+///
+/// A fresh one lets a client in at once; one that had a client before does so when it
+/// [connects](Self::connect).
 ///
 /// Dropping it closes it; a client that opened it meanwhile finds the pipe broken.
 ///
@@ -311,8 +315,9 @@ impl Future for Connect {
 /// let mut server = ServerOptions::new().max_instances(1).create(&port, &name)?;
 /// port.block_on(async {
 ///     for greeting in ["hello", "again"] {
+///         let connecting = server.connect();
 ///         let client = ClientOptions::new().open(&port, &name).await?;
-///         let connection: Connection = server.connect().await.map_err(|(error, _)| error)?;
+///         let connection: Connection = connecting.await.map_err(|(error, _)| error)?;
 ///         client.write_all(greeting).await.0?;
 ///         let (count, buffer) = connection.read(vec![0; 16]).await;
 ///         assert_eq!(&buffer[..count?], greeting.as_bytes());
