@@ -1,16 +1,19 @@
-//! Pipes with Contexts.
+//! Pipes with Contexts, and with a queue.
+// UNSAFETY: lends a buffer to an operation; the operation's block owns it.
+#![expect(unsafe_code)]
 
 use std::{
-    io::{ErrorKind, PipeReader, PipeWriter},
+    io::{ErrorKind, PipeReader, PipeWriter, Write},
     sync::Arc,
 };
 
-use longshore::{ABORTED, Dispatcher, Error, Submission, pipe};
+use longshore::{ABORTED, Dispatcher, Error, Handle, Submission, pipe};
 
 use crate::{
     harness::{Test, port},
     io::{Op, kind, refusal},
     io_things::{loopback, pattern},
+    ioqueue::{block, queue},
 };
 
 pub const TESTS: &[Test] = tests![
@@ -18,6 +21,7 @@ pub const TESTS: &[Test] = tests![
     pipe_contexts_end_once_by_cancel_and_by_detach,
     pipe_contexts_move_what_fits_and_then_the_rest,
     pipe_contexts_are_refused_what_pipes_have_not,
+    pipe_a_queue_waits_for_reads,
 ];
 
 fn attached(port: &Dispatcher) -> (Arc<PipeReader>, Arc<PipeWriter>) {
@@ -158,4 +162,30 @@ fn pipe_contexts_are_refused_what_pipes_have_not() {
     assert_eq!(refusal(port.attach(&*reader)), Some(Error::AlreadyAttached));
     assert!(!port.try_dispatch().unwrap());
     assert_eq!((op.calls(), none.calls()), (0, 0));
+}
+
+fn pipe_a_queue_waits_for_reads() {
+    let (port, queue) = queue();
+    let (reader, mut writer) = pipe::ends().unwrap();
+    let reader = queue.register(reader).map_err(|(error, _)| error).unwrap();
+    let (overlapped, buffer) = block(16);
+    for bytes in ["some", "more"] {
+        let (handle, len) = (Handle::from(&reader), 16);
+        let read = Submission::Read {
+            handle,
+            offset: 0,
+            buffer,
+            len,
+        };
+        // SAFETY: the block keeps the buffer.
+        unsafe { queue.submit(&reader, &overlapped, read).unwrap() };
+        let wait = queue.wait(&reader, &overlapped);
+        writer.write_all(bytes.as_bytes()).unwrap();
+        assert_eq!(port.block_on(wait).unwrap().unwrap(), 4);
+        // SAFETY: nothing is in flight, so the buffer is ours.
+        let got = unsafe { std::slice::from_raw_parts(buffer, 4) };
+        assert_eq!(got, bytes.as_bytes());
+    }
+    drop(queue.unregister(reader));
+    assert!(writer.write_all(b"nobody").is_err());
 }

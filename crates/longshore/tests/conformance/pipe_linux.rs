@@ -5,6 +5,7 @@
 use std::{
     fs::File,
     io::{ErrorKind, Write},
+    os::fd::AsRawFd,
     path::PathBuf,
     process::Command,
 };
@@ -26,6 +27,7 @@ pub const TESTS: &[Test] = tests![
     pipe_a_fifo_that_is_none_is_refused,
     pipe_a_write_that_nobody_reads_raises_no_signal,
     pipe_a_child_finds_its_end_blocking,
+    pipe_a_number_that_becomes_the_other_end_is_attached_anew,
 ];
 
 fn fifo(scratch: &Scratch) -> PathBuf {
@@ -167,4 +169,22 @@ fn pipe_a_child_finds_its_end_blocking() {
     })
     .unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+fn pipe_a_number_that_becomes_the_other_end_is_attached_anew() {
+    // Nobody else may take the number.
+    if passed_in_a_child() {
+        return;
+    }
+    let port = port();
+    let (reader, writer) = pipe::ends().unwrap();
+    let number = reader.as_raw_fd();
+    port.attach(&reader).unwrap();
+    let again = port.attach(&reader).unwrap_err();
+    assert_eq!(Error::of(&again), Some(Error::AlreadyAttached));
+    // Closed without being detached.
+    drop(reader);
+    let writer = writer.try_clone().unwrap();
+    assert_eq!(writer.as_raw_fd(), number, "the lowest free number");
+    port.attach(&writer).unwrap();
 }

@@ -172,6 +172,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri does not know pwritev2")]
     fn pipe_an_end_is_told_from_data() {
         let (reader, writer) = io::pipe().unwrap();
         // SAFETY: a buffer of one byte.

@@ -30,7 +30,7 @@ use windows_sys::Win32::{
 };
 
 /// What a pipe holds before a write has to wait, in bytes: as much as Linux' does.
-pub(crate) const BUFFER_SIZE: u32 = 64 * 1024;
+const BUFFER_SIZE: u32 = 64 * 1024;
 
 /// Which way the bytes go, as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +53,17 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
+    pub(crate) fn new() -> Self {
+        Self {
+            access: Access::Duplex,
+            messages: false,
+            first: false,
+            reject_remote: true,
+            max_instances: None,
+            buffer_size: BUFFER_SIZE,
+        }
+    }
+
     fn open_mode(&self) -> u32 {
         let access = match self.access {
             Access::Duplex => PIPE_ACCESS_DUPLEX,
@@ -192,11 +203,9 @@ pub(crate) fn pair(
 ) -> io::Result<(OwnedHandle, OwnedHandle)> {
     let instance = Instance {
         access,
-        messages: false,
         first: true,
-        reject_remote: true,
         max_instances: Some(1),
-        buffer_size: BUFFER_SIZE,
+        ..Instance::new()
     };
     let client = Client {
         read: access != Access::Inbound,
@@ -242,26 +251,16 @@ mod tests {
     use super::*;
     use windows_sys::Win32::Foundation::GetHandleInformation;
 
-    fn instance(reject_remote: bool) -> Instance {
-        Instance {
-            access: Access::Duplex,
-            messages: true,
-            first: false,
-            reject_remote,
-            max_instances: None,
-            buffer_size: BUFFER_SIZE,
-        }
-    }
-
     #[test]
     fn pipe_remote_clients_are_refused_unless_they_are_let_in() {
-        let (refused, let_in) = (instance(true).pipe_mode(), instance(false).pipe_mode());
-        assert_eq!(
-            refused & PIPE_REJECT_REMOTE_CLIENTS,
-            PIPE_REJECT_REMOTE_CLIENTS
-        );
-        assert_eq!(let_in & PIPE_REJECT_REMOTE_CLIENTS, 0);
-        assert_eq!(refused & PIPE_TYPE_MESSAGE, PIPE_TYPE_MESSAGE);
+        let mut instance = Instance::new();
+        let rejects = PIPE_REJECT_REMOTE_CLIENTS;
+        assert_eq!(instance.pipe_mode() & rejects, rejects);
+        assert_eq!(instance.pipe_mode() & PIPE_TYPE_MESSAGE, 0);
+        (instance.reject_remote, instance.messages) = (false, true);
+        assert_eq!(instance.pipe_mode() & rejects, 0);
+        let messages = PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE;
+        assert_eq!(instance.pipe_mode() & messages, messages);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     pipe::Line,
     sys::pipe::{
         End,
-        named::{self, BUFFER_SIZE, Instance},
+        named::{self, Instance},
     },
 };
 
@@ -59,7 +59,7 @@ pub enum Access {
 /// # Examples
 /// One instance always waits, so that no client finds the name missing:
 /// ```
-/// use longshore::{Dispatcher, os::windows::pipe::{ClientOptions, Connection, ServerOptions}};
+/// use longshore::{Dispatcher, os::windows::pipe::{ClientOptions, Connection, Server, ServerOptions}};
 /// async fn echo(client: Connection) -> std::io::Result<()> {
 ///     loop {
 ///         let (count, buffer) = client.read(Vec::with_capacity(4096)).await;
@@ -69,20 +69,17 @@ pub enum Access {
 ///         client.write_all(buffer).await.0?;
 ///     }
 /// }
+/// async fn serve(port: Dispatcher, mut server: Server) -> std::io::Result<()> {
+///     loop {
+///         let client = server.connect().await.map_err(|(error, _)| error)?;
+///         server = client.another()?;
+///         port.spawn(echo(client)).detach();
+///     }
+/// }
 /// let port = Dispatcher::new()?;
 /// let name = format!(r"\\.\pipe\longshore-doc-server-{}", std::process::id());
-/// let mut server = ServerOptions::new().first_instance(true).create(&port, &name)?;
-/// let serving = port.spawn({
-///     let port = port.clone();
-///     async move {
-///         loop {
-///             let client = server.connect().await.map_err(|(error, _)| error)?;
-///             server = client.another()?;
-///             port.spawn(echo(client)).detach();
-/// #           return std::io::Result::Ok(());
-///         }
-///     }
-/// });
+/// let server = ServerOptions::new().first_instance(true).create(&port, &name)?;
+/// let serving = port.spawn(serve(port.clone(), server));
 /// let client = port.block_on(ClientOptions::new().open(&port, &name))??;
 /// port.block_on(client.write_all("hello"))?.0?;
 /// let (count, buffer) = port.block_on(client.read(vec![0; 16]))?;
@@ -105,14 +102,7 @@ impl ServerOptions {
     /// See the type.
     pub fn new() -> Self {
         Self {
-            instance: Instance {
-                access: named::Access::Duplex,
-                messages: false,
-                first: false,
-                reject_remote: true,
-                max_instances: None,
-                buffer_size: BUFFER_SIZE,
-            },
+            instance: Instance::new(),
         }
     }
 
