@@ -137,38 +137,48 @@ pub(super) fn look(fd: RawFd) -> Sight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::{os::fd::AsRawFd, sync::atomic::AtomicUsize};
 
-    fn errno(result: io::Result<usize>) -> Option<i32> {
-        result.unwrap_err().raw_os_error()
+    static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_signal: c_int) {
+        SIGNALS.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_blocked() -> bool {
+        let mut now = only_sigpipe();
+        // SAFETY: a set of ours; nothing is changed.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut now);
+            libc::sigismember(&now, libc::SIGPIPE) == 1
+        }
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri has no signals")]
     fn pipe_each_way_to_write_says_epipe_and_raises_nothing() {
-        // In a process of its own: the disposition is the process's.
-        // SAFETY: between fork and _exit only system calls are made, and no memory is allocated.
-        unsafe {
-            let mut ends = [0; 2];
-            assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
-            let child = libc::fork();
-            if child == 0 {
-                libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-                libc::close(ends[0]);
-                let byte = [7u8];
-                let broken = |result: io::Result<usize>| errno(result) == Some(libc::EPIPE);
-                let masked = broken(write_masked(ends[1], byte.as_ptr(), 1));
-                let whole = broken(write(ends[1], byte.as_ptr(), 1));
-                let again = broken(write_masked(ends[1], byte.as_ptr(), 1));
-                libc::_exit(if masked && whole && again { 0 } else { 1 });
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &mut status, 0), child);
-            assert!(libc::WIFEXITED(status), "ended by a signal: {status:#x}");
-            assert_eq!(libc::WEXITSTATUS(status), 0);
-            libc::close(ends[0]);
-            libc::close(ends[1]);
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let fd = writer.as_raw_fd();
+        let way = |write: unsafe fn(RawFd, *const u8, usize) -> io::Result<usize>| {
+            // SAFETY: one byte.
+            let error = unsafe { write(fd, &7, 1) }.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+            assert!(!is_blocked(), "it is let through again");
+            SIGNALS.swap(0, Ordering::SeqCst)
+        };
+        unsafe fn plain(fd: RawFd, buffer: *const u8, len: usize) -> io::Result<usize> {
+            // SAFETY: the caller's buffer.
+            retry(|| unsafe { libc::write(fd, buffer.cast(), len) })
         }
+        // SAFETY: the handler does nothing but count.
+        unsafe { libc::signal(libc::SIGPIPE, count as *const () as libc::sighandler_t) };
+        assert_eq!(way(plain), 1, "this test hears signals");
+        assert_eq!(way(write_masked), 0);
+        assert_eq!(way(write), 0);
+        // SAFETY: as Rust programs begin.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+        assert_eq!(way(write_masked), 0);
     }
 
     #[test]
