@@ -191,10 +191,8 @@ mod tests {
         assert_eq!(look(reader.as_raw_fd()), Sight::Data);
         let mut byte = 0;
         // SAFETY: a buffer of one byte.
-        assert_eq!(
-            unsafe { read(reader.as_raw_fd(), &mut byte, 1) }.unwrap(),
-            1
-        );
+        let count = unsafe { read(reader.as_raw_fd(), &mut byte, 1) };
+        assert_eq!(count.unwrap(), 1);
         assert_eq!((byte, look(reader.as_raw_fd())), (7, Sight::End));
     }
 }
