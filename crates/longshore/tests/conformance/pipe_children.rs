@@ -26,8 +26,12 @@ const ECHO: &str = "LONGSHORE_PIPE_ECHO";
 /// A child that echoes, by the name of the test that starts it. `None`: this is that child, and done.
 fn echo(test: &str) -> Option<Command> {
     if env::var_os(ECHO).is_some() {
+        #[cfg(windows)]
+        is_synchronous(&stdin());
         let mut all = Vec::new();
         stdin().read_to_end(&mut all).unwrap();
+        #[cfg(windows)]
+        is_synchronous(&stderr());
         stderr().write_all(&all).unwrap();
         return None;
     }
@@ -35,6 +39,14 @@ fn echo(test: &str) -> Option<Command> {
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     command.env(ECHO, "1").stdout(Stdio::null());
     Some(command)
+}
+
+/// C21: a program's own reads and writes do not expect anything else.
+#[cfg(windows)]
+fn is_synchronous(end: &impl std::os::windows::io::AsHandle) {
+    let refused = port().attach(longshore::Handle::pipe(end)).unwrap_err();
+    let not_overlapped = longshore::Error::NotOverlapped;
+    assert_eq!(longshore::Error::of(&refused), Some(not_overlapped));
 }
 
 fn pipe_a_child_echoes_between_two_pipes() {

@@ -84,6 +84,7 @@ fn pipe_several_instances_echo_at_once() {
     options.max_instances(8).first_instance(true);
     let first = options.create(&port, &name).unwrap();
     let mut servers: Vec<_> = (1..8).map(|_| first.another().unwrap()).collect();
+    assert_eq!(code(&first.another().unwrap_err()), 231, "there are eight");
     servers.push(first);
     let serving: Vec<_> = servers
         .into_iter()
@@ -93,8 +94,6 @@ fn pipe_several_instances_echo_at_once() {
                 for _ in 0..4 {
                     // Any client, as many as there are for each.
                     let client = connect(server).await;
-                    let again = client.another();
-                    assert_eq!(code(&again.unwrap_err()), 231, "there are eight");
                     loop {
                         let (count, buffer) = client.read(Vec::with_capacity(512)).await;
                         match count.unwrap() {
