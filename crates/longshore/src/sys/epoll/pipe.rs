@@ -167,6 +167,7 @@ mod tests {
             assert!(!is_blocked(), "it is let through again");
             SIGNALS.swap(0, Ordering::SeqCst)
         };
+        // SAFETY: called with one byte, above.
         unsafe fn plain(fd: RawFd, buffer: *const u8, len: usize) -> io::Result<usize> {
             // SAFETY: the caller's buffer.
             retry(|| unsafe { libc::write(fd, buffer.cast(), len) })
