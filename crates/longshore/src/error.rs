@@ -65,6 +65,8 @@ pub enum Error {
     NotAPort,
     /// The operation does not exist for this kind of handle: a receive on a file, say.
     WrongKind,
+    /// This operating system has no such operation.
+    NoSuchOperation,
     /// This operating system does not offer that backend.
     NoSuchBackend,
 }
@@ -85,7 +87,7 @@ impl Error {
             | Self::AttachedForQueue
             | Self::OtherPort => io::ErrorKind::ResourceBusy,
             Self::PrematureClose => io::ErrorKind::ConnectionAborted,
-            Self::NoSuchBackend => io::ErrorKind::Unsupported,
+            Self::NoSuchBackend | Self::NoSuchOperation => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::InvalidInput,
         }
     }
@@ -114,6 +116,7 @@ impl fmt::Display for Error {
             Self::BadHandle => "the handle is closed or invalid",
             Self::NotAPort => "the handle does not name a completion port",
             Self::WrongKind => "the operation does not exist for this kind of handle",
+            Self::NoSuchOperation => "this operating system has no such operation",
             Self::NoSuchBackend => "this operating system does not offer that backend",
         })
     }

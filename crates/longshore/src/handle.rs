@@ -3,7 +3,7 @@
 //! The kind decides which system call an operation becomes and whose error codes its completion
 //! carries, so it is settled once, by the type the handle comes from.
 
-use std::{fs::File, marker::PhantomData, net};
+use std::{fs::File, io, marker::PhantomData, net};
 
 /// What an object that can be waited for lends: a descriptor here, a handle on Windows.
 #[cfg(unix)]
@@ -23,11 +23,12 @@ use std::os::windows::io::{
 pub(crate) enum Kind {
     File,
     Socket,
+    Pipe,
     /// What is only waited for, until it is signalled or ready.
     Waitable,
 }
 
-/// A borrowed file, socket or object to wait for, as [`attach`](crate::Dispatcher::attach) and
+/// A borrowed file, socket, pipe or object to wait for, as [`attach`](crate::Dispatcher::attach) and
 /// [`Submission`](crate::Submission) take it.
 ///
 /// It is `Copy` and as long-lived as the borrow it was made from.
@@ -71,6 +72,19 @@ impl<'a> Handle<'a> {
     #[cfg(windows)]
     pub fn socket(socket: &'a impl AsSocket) -> Self {
         Self::new(socket.as_socket().as_raw_socket() as usize, Kind::Socket)
+    }
+
+    /// A handle to an end of a pipe or FIFO. Attaching it makes it non-blocking, and it stays so.
+    #[cfg(unix)]
+    pub fn pipe(pipe: &'a impl AsFd) -> Self {
+        Self::new(pipe.as_fd().as_raw_fd() as usize, Kind::Pipe)
+    }
+
+    /// A handle to an end of a named pipe. It must have been made with `FILE_FLAG_OVERLAPPED`; the
+    /// ends of `CreatePipe` and of [`std::io::pipe`] are not.
+    #[cfg(windows)]
+    pub fn pipe(pipe: &'a impl AsHandle) -> Self {
+        Self::new(pipe.as_handle().as_raw_handle() as usize, Kind::Pipe)
     }
 
     /// A handle that is only waited for, see [`Submission::Wait`](crate::Submission::Wait): any
@@ -129,6 +143,18 @@ impl<'a> From<&'a net::UdpSocket> for Handle<'a> {
     }
 }
 
+impl<'a> From<&'a io::PipeReader> for Handle<'a> {
+    fn from(pipe: &'a io::PipeReader) -> Self {
+        Self::pipe(pipe)
+    }
+}
+
+impl<'a> From<&'a io::PipeWriter> for Handle<'a> {
+    fn from(pipe: &'a io::PipeWriter) -> Self {
+        Self::pipe(pipe)
+    }
+}
+
 impl<'a> From<&'a socket2::Socket> for Handle<'a> {
     fn from(socket: &'a socket2::Socket) -> Self {
         Self::socket(socket)
@@ -137,7 +163,7 @@ impl<'a> From<&'a socket2::Socket> for Handle<'a> {
 
 #[cfg(unix)]
 impl<'a> From<&'a OwnedFd> for Handle<'a> {
-    /// A socket's handle if it is a socket, else a file's.
+    /// A socket's handle if it is a socket, else a file's; see [`pipe`](Handle::pipe) for pipes.
     fn from(fd: &'a OwnedFd) -> Self {
         match socket2::SockRef::from(fd).r#type() {
             Ok(_) => Self::socket(fd),
@@ -148,6 +174,7 @@ impl<'a> From<&'a OwnedFd> for Handle<'a> {
 
 #[cfg(windows)]
 impl<'a> From<&'a OwnedHandle> for Handle<'a> {
+    /// A file's handle; see [`pipe`](Handle::pipe) for pipes.
     fn from(handle: &'a OwnedHandle) -> Self {
         Self::file(handle)
     }

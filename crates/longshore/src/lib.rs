@@ -52,6 +52,7 @@ pub mod net;
 pub mod os;
 mod overlapped;
 mod packet;
+pub mod pipe;
 mod port;
 pub mod process;
 mod submission;

@@ -31,9 +31,11 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Child {
-    /// Its standard input, if it was piped. [`wait`](Self::wait) closes it.
+    /// Its standard input, if it was piped. [`wait`](Self::wait) closes it. Writing to it may block, as
+    /// std's does; [`pipe::to_child`](crate::pipe::to_child) makes one that is awaited.
     pub stdin: Option<ChildStdin>,
-    /// Its standard output, if it was piped. Reading it blocks, as std's does.
+    /// Its standard output, if it was piped. Reading it blocks, as std's does;
+    /// [`pipe::from_child`](crate::pipe::from_child) makes one that is awaited.
     pub stdout: Option<ChildStdout>,
     /// Its standard error, if it was piped. Reading it blocks, as std's does.
     pub stderr: Option<ChildStderr>,

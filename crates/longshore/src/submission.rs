@@ -42,10 +42,15 @@ pub enum Submission<'h> {
     /// Read from a file at `offset` bytes from its start. The end of the file is (0 bytes, no
     /// error); a file opened without buffering reports a misaligned read instead. On Windows the
     /// system may do cached and extending file operations inside the call.
+    ///
+    /// From a pipe: what is there, at least one byte, or 0 when its last writer has gone. Of a
+    /// message that is longer than the buffer (Windows): the bytes that fit, with the error
+    /// `ERROR_MORE_DATA` (234); the next read brings the rest. A FIFO that nobody has opened for
+    /// writing yet (Linux) is waited for.
     Read {
-        /// The file.
+        /// The file or pipe.
         handle: Handle<'h>,
-        /// Bytes from the start of the file.
+        /// Bytes from the start of the file; of no meaning for a pipe.
         offset: u64,
         /// Where the bytes go; it need not be initialised.
         buffer: *mut u8,
@@ -54,10 +59,15 @@ pub enum Submission<'h> {
     },
     /// Write to a file at `offset` bytes from its start. (Linux: a file opened for appending ignores
     /// the offset, and a long write to one may come out in two pieces.)
+    ///
+    /// To a pipe: all bytes, unless an error or a cancel comes first; as one message, where the pipe
+    /// has messages (Windows). When its last reader has gone it is `EPIPE`, and no signal, or
+    /// `ERROR_NO_DATA` (232) or `ERROR_BROKEN_PIPE` (109). Two writes at once may mix on Linux if they
+    /// are longer than `PIPE_BUF` (4096 bytes).
     Write {
-        /// The file.
+        /// The file or pipe.
         handle: Handle<'h>,
-        /// Bytes from the start of the file.
+        /// Bytes from the start of the file; of no meaning for a pipe.
         offset: u64,
         /// The bytes to write.
         buffer: *const u8,
@@ -67,22 +77,27 @@ pub enum Submission<'h> {
     /// Receive from a connected socket: at least one byte, or 0 when the peer has finished. On a
     /// datagram socket: one datagram, from whomever; 0 bytes are an empty one, and one that is longer
     /// than the buffer is cut, and told as in [`RecvFrom`](Self::RecvFrom).
+    ///
+    /// On a pipe with messages (Windows): one message. 0 bytes are an empty one, and the end is an
+    /// error (`ERROR_BROKEN_PIPE`, 109), which [`Read`](Self::Read) cannot tell apart; one that is
+    /// longer than the buffer comes in pieces, as there.
     Recv {
-        /// The connected socket.
+        /// The connected socket, or pipe.
         socket: Handle<'h>,
         /// Where the bytes go; it need not be initialised.
         buffer: *mut u8,
-        /// The length of the buffer in bytes; 0 is for datagram sockets only.
+        /// The length of the buffer in bytes; 0 is for datagrams and messages only.
         len: usize,
     },
     /// Send on a connected socket: all bytes, unless an error or a cancel comes first. On a datagram
-    /// socket: one datagram, of 0 bytes too, as a whole or not at all.
+    /// socket: one datagram, of 0 bytes too, as a whole or not at all. On a pipe with messages
+    /// (Windows): one message, of 0 bytes too.
     Send {
-        /// The connected socket.
+        /// The connected socket, or pipe.
         socket: Handle<'h>,
         /// The bytes to send.
         buffer: *const u8,
-        /// The length of the buffer in bytes; 0 is for datagram sockets only.
+        /// The length of the buffer in bytes; 0 is for datagrams and messages only.
         len: usize,
     },
     /// Receive one datagram and its sender's address. 0 bytes are an empty datagram. One that is
@@ -125,6 +140,17 @@ pub enum Submission<'h> {
         socket: Handle<'h>,
         /// Where to.
         address: SocketAddr,
+    },
+    /// Wait for a client of a named pipe's server end (Windows). The count of bytes is 0.
+    ///
+    /// A client that has connected already ends it at once, through its packet like any other; so does
+    /// one that has come and left again: what it wrote can be read, and then comes the end. Before the
+    /// next client the server end has to be disconnected (`DisconnectNamedPipe`); a connect to the same
+    /// client succeeds again. Linux: [`Error::NoSuchOperation`].
+    #[doc(alias = "ConnectNamedPipe")]
+    ConnectPipe {
+        /// The server end.
+        pipe: Handle<'h>,
     },
     /// Wait until an object is signalled (Windows), or its descriptor is readable or broken
     /// (Linux). The count of bytes is 0.
@@ -211,6 +237,8 @@ pub(crate) enum Then {
     FinishConnect {
         socket: usize,
     },
+    /// The end of a pipe is no error.
+    FinishRead,
 }
 
 // SAFETY: the slot's address is only carried here. Whoever follows it, on whichever thread, relies
@@ -230,6 +258,7 @@ impl Submission<'_> {
             | Self::SendTo { socket, .. } => socket,
             Self::Accept { listener, .. } => listener,
             Self::Connect { socket, .. } => socket,
+            Self::ConnectPipe { pipe } => pipe,
             Self::Wait { object } => object,
         }
     }
@@ -247,6 +276,7 @@ impl Submission<'_> {
                 Self::Connect { socket, .. } => Then::FinishConnect {
                     socket: socket.raw(),
                 },
+                Self::Read { handle, .. } if handle.kind() == Kind::Pipe => Then::FinishRead,
                 _ => Then::Nothing,
             },
         }
@@ -255,6 +285,7 @@ impl Submission<'_> {
     /// The file offset; 0 for what has none.
     pub(crate) fn offset(&self) -> u64 {
         match *self {
+            _ if self.handle().kind() != Kind::File => 0,
             Self::Read { offset, .. } | Self::Write { offset, .. } => offset,
             _ => 0,
         }
@@ -262,12 +293,7 @@ impl Submission<'_> {
 
     /// Refuses what no system should be asked: wrong kinds, empty and impossible buffers.
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        let wanted = match self {
-            Self::Read { .. } | Self::Write { .. } => Kind::File,
-            Self::Wait { .. } => Kind::Waitable,
-            _ => Kind::Socket,
-        };
-        if self.handle().kind() != wanted {
+        if !self.is_for(self.handle().kind()) {
             return Err(Error::WrongKind);
         }
         let (buffer, len) = match *self {
@@ -277,12 +303,14 @@ impl Submission<'_> {
             Self::Write { buffer, len, .. }
             | Self::Send { buffer, len, .. }
             | Self::SendTo { buffer, len, .. } => (buffer, len),
-            Self::Accept { .. } | Self::Connect { .. } | Self::Wait { .. } => return Ok(()),
+            _ => return Ok(()),
         };
         match len {
-            // A datagram may be empty. Whether the socket has any, its port knows (`fits`).
-            0 if wanted == Kind::Socket => return Ok(()),
-            0 => return Err(Error::ZeroLength),
+            0 if matches!(self, Self::Read { .. } | Self::Write { .. }) => {
+                return Err(Error::ZeroLength);
+            }
+            // A message may be empty. Whether the object has any, its port knows (`fits`).
+            0 => return Ok(()),
             _ if len > isize::MAX as usize => return Err(Error::TooLong),
             _ if buffer.is_null() => return Err(Error::NullBuffer),
             _ => {}
@@ -294,11 +322,27 @@ impl Submission<'_> {
         }
     }
 
-    /// Refuses what this sort of socket has not, which is known once it is attached: empty transfers
-    /// on a stream, addresses of single messages on anything but a datagram socket.
-    pub(crate) fn fits(&self, is_datagram: bool) -> Result<(), Error> {
+    fn is_for(&self, kind: Kind) -> bool {
+        match self {
+            Self::Read { .. } | Self::Write { .. } => matches!(kind, Kind::File | Kind::Pipe),
+            Self::Recv { .. } | Self::Send { .. } => matches!(kind, Kind::Socket | Kind::Pipe),
+            Self::RecvFrom { .. } | Self::SendTo { .. } => kind == Kind::Socket,
+            Self::Accept { .. } | Self::Connect { .. } => kind == Kind::Socket,
+            Self::ConnectPipe { .. } => kind == Kind::Pipe,
+            Self::Wait { .. } => kind == Kind::Waitable,
+        }
+    }
+
+    /// Refuses what this sort of object has not, which is known once it is attached: empty transfers
+    /// on a stream, single messages on what keeps none apart.
+    pub(crate) fn fits(&self, has_messages: bool) -> Result<(), Error> {
         match *self {
-            _ if is_datagram => Ok(()),
+            _ if has_messages => Ok(()),
+            Self::Recv { socket, .. } | Self::Send { socket, .. }
+                if socket.kind() == Kind::Pipe =>
+            {
+                Err(Error::WrongKind)
+            }
             Self::Recv { len: 0, .. } | Self::Send { len: 0, .. } => Err(Error::ZeroLength),
             Self::RecvFrom { .. } | Self::SendTo { .. } => Err(Error::WrongKind),
             _ => Ok(()),

@@ -16,6 +16,7 @@ pub(crate) mod backend;
 pub(crate) mod call;
 pub(crate) mod doze;
 pub(crate) mod open;
+pub(crate) mod pipe;
 mod pool;
 pub(crate) mod process;
 

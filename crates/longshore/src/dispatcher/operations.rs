@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Dispatcher {
-    /// Binds a file or socket to this port, for operations with a [`Context`].
+    /// Binds a file, socket or pipe to this port, for operations with a [`Context`].
     ///
     /// Once, before the first operation on it. On Windows the binding lasts as long as the
     /// object: files must be open with `FILE_FLAG_OVERLAPPED`. Call [`detach`](Self::detach)
@@ -32,8 +32,8 @@ impl Dispatcher {
     /// # Errors
     /// [`Error::AlreadyAttached`], [`Error::OtherPort`], [`Error::NotOverlapped`],
     /// [`Error::SkipsPort`], [`Error::BadHandle`], [`Error::Closed`], or the operating system's
-    /// reason. The handle is untouched then. (Linux: a *file* may be attached to several ports;
-    /// only sockets tell.)
+    /// reason. The handle is untouched then. (Linux: a *file* or pipe may be attached to several
+    /// ports; only sockets tell.)
     ///
     /// # Examples
     /// ```

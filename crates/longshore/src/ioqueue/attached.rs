@@ -14,7 +14,7 @@ pub(super) const TERMS: fn() -> Terms = || Terms {
     may_skip: true,
 };
 
-/// A file or socket of ours, attached. Operations hold a counted reference to it, so its handle
+/// A file, socket or pipe of ours, attached. Operations hold a counted reference to it, so its handle
 /// stays open, and its value is nobody else's, until the last of them has ended.
 pub(crate) struct Attached<T>
 where

@@ -84,7 +84,7 @@ impl IoQueue {
         &self.dispatcher
     }
 
-    /// Binds a file or socket to the queue, which owns it from now on (Q1).
+    /// Binds a file, socket or pipe to the queue, which owns it from now on (Q1).
     ///
     /// It can be unregistered and registered again. On Windows the binding to the port is for the
     /// life of the object, files must be open with `FILE_FLAG_OVERLAPPED`, and the object is set to

@@ -90,6 +90,24 @@ impl<B: Send + 'static> Transfer<B> {
         )
     }
 
+    /// [`write`](Self::write) of a message, which may be empty.
+    #[cfg_attr(
+        target_os = "linux",
+        expect(dead_code, reason = "only Windows has streams of messages")
+    )]
+    pub(crate) fn message<T, F>(object: &Arc<Attached<T>>, buffer: B, describe: F) -> Self
+    where
+        B: IoBuf,
+        T: Send + Sync + 'static,
+        for<'a> &'a T: Into<Handle<'a>>,
+        F: for<'a> FnOnce(Handle<'a>, *const u8, usize) -> Submission<'a>,
+    {
+        let (is_empty, finish): (_, fn(&mut B, usize)) = (false, |_, _| {});
+        Self::start(object, buffer, is_empty, finish, |handle, buffer| {
+            describe(handle, buffer.as_ptr(), buffer.len())
+        })
+    }
+
     fn start<T, F>(
         object: &Arc<Attached<T>>,
         buffer: B,

@@ -3,6 +3,7 @@
 // UNSAFETY: starts an operation that ends when a descriptor is ready.
 #![expect(unsafe_code)]
 
+mod fifo;
 mod readiness;
 
 use std::{

@@ -6,6 +6,7 @@ mod adopt;
 mod directory;
 mod host;
 mod job;
+pub mod pipe;
 
 use std::{
     io,

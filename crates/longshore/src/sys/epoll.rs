@@ -28,6 +28,7 @@ mod calls;
 mod file;
 mod inbox;
 mod op;
+mod pipe;
 mod sleepers;
 mod source;
 mod table;
@@ -320,12 +321,15 @@ impl Backend for Epoll {
         header: NonNull<RawOverlapped>,
         submission: &Submission<'_>,
     ) -> io::Result<Submitted> {
-        let source = self.table.by_fd(submission.handle().raw() as RawFd);
+        let handle = submission.handle();
+        let source = self.table.by_fd(handle.raw() as RawFd);
+        // A number that was a socket's and now is a pipe's names what was not attached.
+        let source = source.filter(|source| source.kind == handle.kind());
         let source = source.ok_or(Error::NotAttached)?;
         // SAFETY: the caller's contract is passed on.
         unsafe {
             match source.kind {
-                Kind::Socket => source.start(header, submission, &self.inbox),
+                Kind::Socket | Kind::Pipe => source.start(header, submission, &self.inbox),
                 Kind::File => file::start(&source, header, submission, &self.inbox, &self.pool),
                 Kind::Waitable => source.wait(header, submission, &self.inbox),
             }

@@ -80,6 +80,7 @@ use crate::{
 
 mod attached;
 mod datagram;
+mod pipe;
 mod queue;
 mod sleepers;
 mod start;
@@ -276,7 +277,7 @@ impl Backend for Iocp {
     fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
         let elsewhere = match handle.kind() {
             Kind::Waitable => self.attached.terms(handle.raw()),
-            Kind::File | Kind::Socket => self.waits.terms(handle.raw()),
+            _ => self.waits.terms(handle.raw()),
         };
         match (elsewhere, handle.kind()) {
             (Some(before), _) => Err(before.attached_already(terms).into()),
@@ -290,7 +291,7 @@ impl Backend for Iocp {
     fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
         match handle.kind() {
             Kind::Waitable => self.waits.detach(handle.raw()),
-            Kind::File | Kind::Socket => self.attached.detach(handle),
+            _ => self.attached.detach(handle),
         }
     }
 
@@ -318,7 +319,7 @@ impl Backend for Iocp {
         // Without the association there would be no packet, ever (A10).
         let modes = self.attached.modes(submission.handle());
         let modes = modes.ok_or(Error::NotAttached)?;
-        submission.fits(modes.is_datagram)?;
+        submission.fits(modes.has_messages)?;
         // SAFETY: the caller keeps `submit`'s contract, which is `start`'s.
         unsafe { start::start(header, submission, modes.skips) }
     }
@@ -362,6 +363,7 @@ impl Backend for Iocp {
             Then::FinishAccept { listener, slot } => unsafe {
                 winsock::finish_accept(listener, slot, completion)
             },
+            Then::FinishRead => start::finish_read(completion),
             Then::FinishConnect { socket } => winsock::finish_connect(socket, completion),
         }
     }

@@ -53,6 +53,15 @@ mod nested;
 mod nested_linux;
 #[cfg(windows)]
 mod nested_windows;
+mod pipe;
+mod pipe_children;
+mod pipe_contexts;
+#[cfg(target_os = "linux")]
+mod pipe_linux;
+#[cfg(windows)]
+mod pipe_named;
+#[cfg(windows)]
+mod pipe_named_ends;
 #[cfg(target_os = "linux")]
 mod pollable;
 mod pool;
@@ -112,6 +121,15 @@ fn main() -> std::process::ExitCode {
         task_block_on::TESTS,
         time::TESTS,
         process::TESTS,
+        pipe::TESTS,
+        pipe_contexts::TESTS,
+        pipe_children::TESTS,
+        #[cfg(target_os = "linux")]
+        pipe_linux::TESTS,
+        #[cfg(windows)]
+        pipe_named::TESTS,
+        #[cfg(windows)]
+        pipe_named_ends::TESTS,
         tcp::TESTS,
         tcp_buffers::TESTS,
         tcp_futures::TESTS,

@@ -25,7 +25,7 @@ pub(super) type Events = [libc::epoll_event; BATCH];
 pub(super) const NO_EVENTS: Events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
 
 /// Repeats a system call for as long as a signal interrupts it.
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         let result = call();
         if let Ok(result) = usize::try_from(result) {
@@ -39,7 +39,7 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
 }
 
 /// The result of a call that returns 0 or -1.
-fn check(result: c_int) -> io::Result<c_int> {
+pub(super) fn check(result: c_int) -> io::Result<c_int> {
     match result {
         -1 => Err(io::Error::last_os_error()),
         result => Ok(result),
@@ -205,13 +205,20 @@ fn whole_ms(timeout: Option<Duration>) -> c_int {
     }
 }
 
-/// What `fstat` says of a descriptor: its type, and what tells it from any other open file.
+/// What `fstat` says of a descriptor: its type, and what tells it from any other open file. (The ends of
+/// a pipe are one file, open in different modes.)
 pub(super) fn identity(fd: RawFd) -> io::Result<(libc::mode_t, (u64, u64))> {
     // SAFETY: a stat is plain data, valid when zeroed.
     let mut stat: libc::stat = unsafe { mem::zeroed() };
     // SAFETY: the stat lives across the call.
     check(unsafe { libc::fstat(fd, &mut stat) })?;
-    Ok((stat.st_mode & libc::S_IFMT, (stat.st_dev, stat.st_ino)))
+    let (mode, mut device) = (stat.st_mode & libc::S_IFMT, stat.st_dev);
+    if mode == libc::S_IFIFO {
+        // SAFETY: no pointers.
+        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+        device ^= ((flags & libc::O_ACCMODE) as u64) << 62;
+    }
+    Ok((mode, (device, stat.st_ino)))
 }
 
 /// Makes a descriptor blocking or not; returns whether it was blocking before.

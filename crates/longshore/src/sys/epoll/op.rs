@@ -1,4 +1,4 @@
-//! One operation on a socket: the system call it becomes, and what the call's result means.
+//! One operation on a socket or pipe: the system call it becomes, and what the call's result means.
 //!
 //! An attempt is made under the source's lock, by whichever thread finds the descriptor ready.
 // UNSAFETY: system calls on buffers that the submitter lent until the packet.
@@ -6,13 +6,19 @@
 
 use std::{io, os::fd::RawFd, ptr::NonNull};
 
-use super::{calls, inbox::Header, source::Source};
+use super::{
+    calls,
+    inbox::Header,
+    pipe::{self, Sight},
+    source::Source,
+};
 use crate::{
     completion::Completion,
+    handle::Kind,
     submission::{AcceptSlot, AddressSlot, clamp},
 };
 
-/// An operation on a socket.
+/// An operation on a socket or pipe.
 #[derive(Debug)]
 pub(super) struct Op {
     pub(super) header: Header,
@@ -74,12 +80,14 @@ impl Op {
     /// One try. `None`: it would block.
     pub(super) fn attempt(&mut self, source: &Source) -> Option<Completion> {
         let fd = source.fd;
+        let is_pipe = source.kind == Kind::Pipe;
         match self.call {
+            Call::Recv { buffer, len, .. } if is_pipe => self.read(fd, buffer, len),
             Call::Recv { buffer, len, from } => self.recv(source, buffer, len, from),
             Call::Send { buffer, len, to } if source.is_datagram => {
                 self.send_datagram(fd, buffer, len, to)
             }
-            Call::Send { buffer, len, .. } => self.send(fd, buffer, len),
+            Call::Send { buffer, len, .. } => self.send(fd, is_pipe, buffer, len),
             Call::Accept { slot } => self.accept(fd, slot),
             Call::Connect { .. } => {
                 let result = calls::connected(fd)?;
@@ -128,12 +136,41 @@ impl Op {
         self.outcome(sent.map(|n| n as u32))
     }
 
-    /// Sends until all is sent or the socket is full.
-    fn send(&mut self, fd: RawFd, buffer: *const u8, len: u32) -> Option<Completion> {
+    /// Reads what is in a pipe. 0 bytes are its end, unless nobody has come yet who could write some:
+    /// a FIFO can be opened for reading without waiting for a writer.
+    fn read(&mut self, fd: RawFd, buffer: *mut u8, len: u32) -> Option<Completion> {
+        loop {
+            // SAFETY: the submitter keeps the buffer valid, and to us alone, until the packet.
+            let read = unsafe { pipe::read(fd, buffer, len as usize) };
+            match read {
+                Ok(0) => match pipe::look(fd) {
+                    Sight::Data => {}
+                    Sight::NoWriterYet => return None,
+                    Sight::End => return Some(Completion::ok(0)),
+                },
+                read => return self.outcome(read.map(|n| n as u32)),
+            }
+        }
+    }
+
+    /// Sends until all is sent or the socket or pipe is full.
+    fn send(
+        &mut self,
+        fd: RawFd,
+        is_pipe: bool,
+        buffer: *const u8,
+        len: u32,
+    ) -> Option<Completion> {
         while self.done < len {
             let (start, rest) = (self.done as usize, (len - self.done) as usize);
             // SAFETY: `start + rest` is the buffer's length, and the submitter keeps it valid.
-            match unsafe { calls::send(fd, buffer.add(start), rest, None) } {
+            let sent = unsafe {
+                match is_pipe {
+                    true => pipe::write(fd, buffer.add(start), rest),
+                    false => calls::send(fd, buffer.add(start), rest, None),
+                }
+            };
+            match sent {
                 Ok(sent) => self.done += sent as u32,
                 Err(error) => return self.outcome(Err(error)),
             }

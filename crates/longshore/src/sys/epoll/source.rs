@@ -113,7 +113,7 @@ impl Source {
         self.state().detached
     }
 
-    /// Starts one operation on a socket: tried at once when the socket may be ready, and queued
+    /// Starts one operation on a socket or pipe: tried at once when that may be ready, and queued
     /// when it would block.
     ///
     /// # Safety
@@ -157,9 +157,11 @@ impl Source {
                     return Ok(self.end_at_once(header, Completion::ok(0), inbox));
                 }
             },
-            Submission::Read { .. } | Submission::Write { .. } | Submission::Wait { .. } => {
-                return Err(Error::WrongKind.into());
-            }
+            // `Epoll::submit` has seen to it that this is a pipe.
+            Submission::Read { buffer, len, .. } => Call::recv(buffer, len, None),
+            Submission::Write { buffer, len, .. } => Call::send(buffer, len, None),
+            Submission::ConnectPipe { .. } => return Err(Error::NoSuchOperation.into()),
+            Submission::Wait { .. } => return Err(Error::WrongKind.into()),
         };
         // SAFETY: the caller's contract: live until the packet. Dropped unused on an error.
         let header = unsafe { Header::new(header, self.terms.key) };

@@ -96,6 +96,12 @@ impl Table {
                 calls::epoll_add(epoll, fd, edges as u32, source.token())
                     .inspect_err(|_| self.disclaim(identity))?;
             }
+            Kind::Pipe => {
+                let was_blocking = calls::set_blocking(fd, false)?;
+                calls::epoll_add(epoll, fd, edges as u32, source.token()).inspect_err(|_| {
+                    let _ = calls::set_blocking(fd, was_blocking);
+                })?;
+            }
             Kind::Waitable => {
                 let edges = edges | libc::EPOLLPRI;
                 calls::epoll_add(epoll, fd, edges as u32, source.token())?;
@@ -188,6 +194,7 @@ fn identify(fd: RawFd, kind: Kind) -> io::Result<Identity> {
     }?;
     let fits = match kind {
         Kind::Socket => mode == libc::S_IFSOCK,
+        Kind::Pipe => mode == libc::S_IFIFO,
         Kind::File => matches!(mode, libc::S_IFREG | libc::S_IFBLK | libc::S_IFCHR),
         Kind::Waitable => true,
     };

@@ -58,7 +58,7 @@ use crate::{
     sys::backend::Terms,
 };
 
-use super::{datagram, queue::Queue, winsock};
+use super::{datagram, pipe, queue::Queue, winsock};
 
 #[derive(Debug, Default)]
 pub(super) struct Attached {
@@ -80,8 +80,8 @@ pub(super) struct Modes {
     /// Set to skip the port when an operation succeeds at once. For good: the mode cannot be taken
     /// back.
     pub(super) skips: bool,
-    /// A socket that keeps messages apart.
-    pub(super) is_datagram: bool,
+    /// A socket or pipe that keeps messages apart.
+    pub(super) has_messages: bool,
 }
 
 impl Attached {
@@ -91,6 +91,9 @@ impl Attached {
             return Err(Error::BadHandle.into());
         }
         let skipped_before = look_for_silence(handle.raw())?;
+        if handle.kind() == Kind::Pipe && !pipe::is_pipe(handle.raw()) {
+            return Err(Error::WrongKind.into());
+        }
         // Held across the system calls, so that attach and detach of one value cannot interleave.
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if skipped_before && !terms.may_skip {
@@ -111,7 +114,7 @@ impl Attached {
                         Err(entry.terms.attached_already(terms).into())
                     }
                     Some(entry) => {
-                        entry.modes.is_datagram = prepare_datagrams(handle);
+                        entry.modes.has_messages = prepare_messages(handle);
                         entry.live = true;
                         Ok(())
                     }
@@ -127,7 +130,7 @@ impl Attached {
             terms,
             modes: Modes {
                 skips,
-                is_datagram: prepare_datagrams(handle),
+                has_messages: prepare_messages(handle),
             },
             live: true,
         };
@@ -219,9 +222,11 @@ fn look_for_silence(raw: usize) -> io::Result<bool> {
 /// out real file handles (A7, A8). `false` leaves the handle as it was.
 fn skip(handle: Handle<'_>) -> bool {
     let is_safe = match handle.kind() {
-        // A pipe may carry messages, whose warnings may queue nothing then (A6).
+        // A pipe, which may come as a file, may carry messages, whose warnings may queue nothing
+        // then (A6).
         Kind::File => is_disk_file(handle.raw() as HANDLE),
         Kind::Socket => winsock::is_plain_stream(handle.raw() as SOCKET),
+        Kind::Pipe => false,
         // Kept elsewhere, see `wait`.
         Kind::Waitable => false,
     };
@@ -244,16 +249,19 @@ fn is_disk_file(handle: HANDLE) -> bool {
     }
 }
 
-/// Tells whether an object is a datagram socket, whose receives are then kept free of answers to its
-/// sends. The caller's own sockets as well: each operation of longshore's on them is the better for
+/// Tells whether an object keeps messages apart. The receives of a datagram socket are then kept free
+/// of answers to its sends. The caller's own sockets as well: each operation of longshore's on them is the better for
 /// it, and whoever wants those answers can switch them on again once the socket is attached.
-fn prepare_datagrams(handle: Handle<'_>) -> bool {
+fn prepare_messages(handle: Handle<'_>) -> bool {
     let socket = handle.raw() as SOCKET;
-    let is_datagram = handle.kind() == Kind::Socket && winsock::is_datagram(socket);
-    if is_datagram {
-        datagram::ignore_unreachable(socket);
+    match handle.kind() {
+        Kind::Socket if winsock::is_datagram(socket) => {
+            datagram::ignore_unreachable(socket);
+            true
+        }
+        Kind::Pipe => pipe::has_messages(handle.raw()),
+        _ => false,
     }
-    is_datagram
 }
 
 /// # Safety

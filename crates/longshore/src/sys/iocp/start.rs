@@ -15,7 +15,8 @@ use std::{
 use socket2::SockAddr;
 use windows_sys::Win32::{
     Foundation::{
-        ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING, ERROR_MORE_DATA, HANDLE,
+        ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING,
+        ERROR_MORE_DATA, HANDLE,
     },
     Networking::WinSock::{
         SOCKET, WSABUF, WSAEMSGSIZE, WSAENOTSOCK, WSAGetLastError, WSARecv, WSASend,
@@ -27,12 +28,13 @@ use windows_sys::Win32::{
 use crate::{
     completion::Completion,
     error::Error,
+    handle::Kind,
     overlapped::RawOverlapped,
     submission::{ACCEPT_ADDRESS, AcceptSlot, Submission, clamp},
     sys::backend::Submitted,
 };
 
-use super::{datagram, winsock};
+use super::{datagram, pipe, winsock};
 
 /// Starts one operation.
 ///
@@ -56,7 +58,7 @@ pub(super) unsafe fn start(
         // With skip-on-success a warning queues nothing either (A6), but that was never seen on
         // Windows. Such handles are streams and files, which have no messages to cut short.
         Called::Warned => Submitted::PacketOwed,
-        Called::AtTheEnd => Submitted::Done(Completion::ok(0)),
+        Called::AtTheEnd | Called::Before => Submitted::Done(Completion::ok(0)),
     })
 }
 
@@ -87,11 +89,19 @@ pub(super) unsafe fn judge(
             Submitted::Done(Completion::ok(bytes))
         }
         Called::Succeeded | Called::Pending | Called::Warned => Submitted::PacketOwed,
-        Called::AtTheEnd => Submitted::Done(Completion {
+        Called::AtTheEnd | Called::Before => Submitted::Done(Completion {
             bytes: 0,
             error: ERROR_HANDLE_EOF,
         }),
     })
+}
+
+/// What a read from a pipe has come to: where the last writer has gone is its end (A21).
+pub(super) fn finish_read(completion: Completion) -> Completion {
+    match completion.error {
+        ERROR_BROKEN_PIPE => Completion::ok(completion.bytes),
+        _ => completion,
+    }
 }
 
 /// What the call's own result said.
@@ -101,14 +111,18 @@ pub(super) enum Called {
     Pending,
     Warned,
     AtTheEnd,
+    /// What was asked for had happened before, which no packet tells.
+    Before,
 }
 
 /// # Safety
 /// As for [`start`].
 unsafe fn call(header: NonNull<RawOverlapped>, submission: &Submission<'_>) -> io::Result<Called> {
     let overlapped: *mut OVERLAPPED = header.as_ptr().cast();
-    let raw = submission.handle().raw();
+    let handle = submission.handle();
+    let raw = handle.raw();
     let file = raw as HANDLE;
+    let is_pipe = handle.kind() == Kind::Pipe;
     // SAFETY, for all arms: the caller keeps header, buffer, slot and handle valid until the
     // packet, and the header has an OVERLAPPED's layout (asserted in `iocp`). The count of bytes
     // is not asked for: only the header's is right for every outcome (D14).
@@ -116,9 +130,23 @@ unsafe fn call(header: NonNull<RawOverlapped>, submission: &Submission<'_>) -> i
         Submission::Read { buffer, len, .. } => {
             // SAFETY: see above; `clamp(len)` bytes are within the buffer.
             let done = unsafe { ReadFile(file, buffer, clamp(len), ptr::null_mut(), overlapped) };
+            match file_error(done) {
+                // An error status: no packet.
+                Some(ERROR_BROKEN_PIPE) if is_pipe => Ok(Called::AtTheEnd),
+                code => owed_or(code, Bytes::ComeIn),
+            }
+        }
+        Submission::Recv { buffer, len, .. } if is_pipe => {
+            // SAFETY: see above; `clamp(len)` bytes are within the buffer.
+            let done = unsafe { ReadFile(file, buffer, clamp(len), ptr::null_mut(), overlapped) };
             owed_or(file_error(done), Bytes::ComeIn)
         }
         Submission::Write { buffer, len, .. } => {
+            // SAFETY: see above; `clamp(len)` bytes are within the buffer.
+            let done = unsafe { WriteFile(file, buffer, clamp(len), ptr::null_mut(), overlapped) };
+            owed_or(file_error(done), Bytes::GoOut)
+        }
+        Submission::Send { buffer, len, .. } if is_pipe => {
             // SAFETY: see above; `clamp(len)` bytes are within the buffer.
             let done = unsafe { WriteFile(file, buffer, clamp(len), ptr::null_mut(), overlapped) };
             owed_or(file_error(done), Bytes::GoOut)
@@ -143,6 +171,8 @@ unsafe fn call(header: NonNull<RawOverlapped>, submission: &Submission<'_>) -> i
         }
         // SAFETY: see above.
         Submission::Accept { slot, .. } => unsafe { accept(raw, slot, overlapped) },
+        // SAFETY: see above.
+        Submission::ConnectPipe { .. } => unsafe { pipe::connect(raw, overlapped) },
         // Started elsewhere, see `wait`.
         Submission::Wait { .. } => Err(Error::WrongKind.into()),
         // SAFETY: see above.
@@ -279,7 +309,7 @@ unsafe fn connect(
 }
 
 /// The code of a Win32 call that says FALSE; `None` for success.
-fn file_error(done: i32) -> Option<u32> {
+pub(super) fn file_error(done: i32) -> Option<u32> {
     let failed = done == 0;
     // Asked for at once, before anything else can overwrite it.
     failed.then(|| {

@@ -27,8 +27,10 @@ pub(super) fn completion(status: NTSTATUS, bytes: u32, kind: Option<Kind>) -> Co
         Some(Kind::Socket) => socket_code(status),
         // The end of the file is no error to our own reads; only reads end so (A21).
         Some(Kind::File) if status == nt::STATUS_END_OF_FILE => return Completion::ok(0),
-        Some(Kind::File) if status == nt::STATUS_HANDLES_CLOSED => nt::ERROR_OPERATION_ABORTED,
-        Some(Kind::File | Kind::Waitable) => win32_code(status),
+        Some(Kind::File | Kind::Pipe) if status == nt::STATUS_HANDLES_CLOSED => {
+            nt::ERROR_OPERATION_ABORTED
+        }
+        Some(Kind::File | Kind::Pipe | Kind::Waitable) => win32_code(status),
         None => connection_code(status).unwrap_or_else(|| win32_code(status)),
     };
     Completion { bytes, error }
