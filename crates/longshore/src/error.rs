@@ -63,6 +63,8 @@ pub enum Error {
     BadHandle,
     /// The operation does not exist for this kind of handle: a receive on a file, say.
     WrongKind,
+    /// The operating system does not know such a signal, or does not let it be heard.
+    NoSuchSignal,
     /// This operating system does not offer that backend.
     NoSuchBackend,
 }
@@ -111,6 +113,7 @@ impl fmt::Display for Error {
             Self::SkipsPort => "the handle skips the port when an operation succeeds at once",
             Self::BadHandle => "the handle is closed or invalid",
             Self::WrongKind => "the operation does not exist for this kind of handle",
+            Self::NoSuchSignal => "there is no such signal that could be heard",
             Self::NoSuchBackend => "this operating system does not offer that backend",
         })
     }

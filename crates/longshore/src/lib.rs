@@ -54,6 +54,7 @@ mod overlapped;
 mod packet;
 mod port;
 pub mod process;
+pub mod signal;
 mod submission;
 mod sync;
 mod sys;

@@ -18,6 +18,7 @@ pub(crate) mod doze;
 pub(crate) mod open;
 mod pool;
 pub(crate) mod process;
+pub(crate) mod signal;
 
 #[cfg(windows)]
 pub(crate) mod iocp;

@@ -57,6 +57,7 @@ mod resources;
 mod running;
 mod running_work;
 mod sharing;
+mod signals;
 #[cfg(target_os = "linux")]
 mod stale;
 mod stats;
@@ -101,6 +102,7 @@ fn main() -> std::process::ExitCode {
         task_block_on::TESTS,
         time::TESTS,
         process::TESTS,
+        signals::TESTS,
         tcp::TESTS,
         tcp_buffers::TESTS,
         tcp_futures::TESTS,
