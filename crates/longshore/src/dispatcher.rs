@@ -32,6 +32,7 @@ use crate::{
     packet::Packet,
     port::Port,
     sys::{Backend, backend::Wait},
+    trace::event,
 };
 pub use builder::Builder;
 use builder::Foreign;
@@ -324,6 +325,13 @@ impl Inner {
             bytes: 0,
         };
         self.counters.add(Count::Posted);
+        event!(
+            TRACE,
+            "post",
+            port = self.port.id(),
+            key = key,
+            word = payload
+        );
         if !Port::STRANGERS {
             return self.port.post(packet);
         }

@@ -23,6 +23,7 @@ use crate::{
     packet::Packet,
     port::Port,
     sys::backend::{CloseFailure, Wait},
+    trace::{self, event, span},
 };
 
 /// How long to wait between two looks at operations that were asked to end.
@@ -255,6 +256,7 @@ impl Inner {
         if !self.port.shut(failures) {
             return None;
         }
+        let _span = span!(DEBUG, "close", port = self.port.id());
         // Whoever sleeps is told, and finds the port closed.
         let mut panic = self.timers.end();
         self.port.end_calls();
@@ -278,6 +280,20 @@ impl Inner {
             // Not earlier: what the kernel still works on may be a socket's.
             self.port.clean_up(failures);
         }
+        for failure in &*failures {
+            event!(
+                WARN,
+                "closing met a failure",
+                failure = trace::display(failure)
+            );
+        }
+        event!(
+            DEBUG,
+            "a port was closed",
+            port = self.port.id(),
+            operations_left = left.operations,
+            posts_left = left.posts,
+        );
         Some(panic)
     }
 

@@ -15,7 +15,13 @@ use super::{
     stats::Count,
     tokens::Token,
 };
-use crate::{completion::Completion, overlapped::RawOverlapped, packet::Packet, port::Port};
+use crate::{
+    completion::Completion,
+    overlapped::RawOverlapped,
+    packet::Packet,
+    port::Port,
+    trace::{event, span},
+};
 
 /// A decoded packet.
 pub(crate) enum Entry {
@@ -144,10 +150,24 @@ impl Inner {
         }
         // Counted first: a callback may ask, and may panic.
         self.counters.add(Count::Dispatched);
+        let _span = span!(
+            TRACE,
+            "dispatch",
+            port = self.port.id(),
+            key = packet.key,
+            word = packet.overlapped,
+        );
         match entry {
             Entry::Callback(callback, payload) => callback(payload),
             Entry::Event(to, header, completion) => {
                 self.counters.add(Count::Completed);
+                event!(
+                    TRACE,
+                    "an operation has ended",
+                    operation = header.as_ptr().addr(),
+                    bytes = completion.bytes,
+                    error = completion.error,
+                );
                 // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
                 unsafe { (to.deliver)(header, completion) };
             }
