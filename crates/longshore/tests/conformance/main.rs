@@ -18,6 +18,8 @@ mod exported;
 mod faults;
 mod faults_io;
 mod faults_leaks;
+mod faults_time;
+mod faults_work;
 #[cfg(windows)]
 mod foreign;
 mod fs;
@@ -90,6 +92,8 @@ fn main() -> std::process::ExitCode {
         closing::TESTS,
         closing_races::TESTS,
         faults::TESTS,
+        faults_work::TESTS,
+        faults_time::TESTS,
         io_file::TESTS,
         io_tcp::TESTS,
         io_cancel::TESTS,
@@ -120,6 +124,7 @@ fn main() -> std::process::ExitCode {
         regressions::TESTS,
         #[cfg(windows)]
         exported::TESTS,
+        faults_work::OS,
         #[cfg(windows)]
         regressions_windows::TESTS,
         #[cfg(windows)]
