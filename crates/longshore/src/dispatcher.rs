@@ -165,7 +165,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// [`Error::Closed`], or the kernel's reason for refusing the packet (Windows: out of non-paged
-    /// pool). The callback will not be called then.
+    /// pool; Linux keeps the queue in the process and refuses none). The callback will not be called
+    /// then.
     ///
     /// # Examples
     /// ```

@@ -110,7 +110,8 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 
 /// What the names of tests begin with when they are about no rule of the contract.
 const SUBJECTS: &[&str] = &[
-    "fault", "fs", "loom", "task", "tcp", "time", "udp", "wait", "process", "strand",
+    "fault", "fs", "loom", "task", "tcp", "time", "udp", "wait", "process", "signal", "strand",
+    "trace",
 ];
 
 /// `d06_takes_one`, `tcp_reads`, `regressions::...`, `counts::...`.

@@ -66,7 +66,7 @@ fn listeners() -> MutexGuard<'static, Listeners> {
 }
 
 /// Called by the system, on a thread of its own. Nothing in here panics or calls foreign code.
-unsafe extern "system" fn on_event(event: u32) -> BOOL {
+extern "system" fn on_event(event: u32) -> BOOL {
     let mut told = false;
     for listener in &listeners().all {
         told |= listener.tell(event as i32);
@@ -75,8 +75,10 @@ unsafe extern "system" fn on_event(event: u32) -> BOOL {
         event,
         CTRL_CLOSE_EVENT | CTRL_LOGOFF_EVENT | CTRL_SHUTDOWN_EVENT
     );
-    while told && ends_the_process {
-        thread::park();
+    if told && ends_the_process {
+        loop {
+            thread::park();
+        }
     }
     BOOL::from(told)
 }
