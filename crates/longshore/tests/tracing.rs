@@ -277,7 +277,8 @@ fn trace_a_back_off() {
     let closer = std::thread::spawn({
         let (notes, port) = (notes.clone(), port.clone());
         move || {
-            while notes.count("WARN backing off") == 0 {
+            let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while notes.count("WARN backing off") == 0 && std::time::Instant::now() < limit {
                 std::thread::yield_now();
             }
             // What fails when a broken port is closed is not the matter here.
@@ -286,6 +287,7 @@ fn trace_a_back_off() {
     });
     tracing::subscriber::with_default(notes.clone(), || port.dispatch()).unwrap();
     closer.join().unwrap();
+    assert!(notes.count("WARN backing off") > 0);
     assert!(notes.count("ERROR the kernel refused") > 0);
 }
 

@@ -142,8 +142,10 @@ fn signal_a_dropped_listener_is_forgotten() {
     round();
     let before = handles();
     (0..20).for_each(|_| round());
-    os::wait_for_event_threads();
-    assert_eq!(handles(), before);
+    // The system's threads that brought the events may take a moment to go.
+    while handles() > before {
+        thread::yield_now();
+    }
 }
 
 fn signal_a_dropped_wait_loses_nothing() {

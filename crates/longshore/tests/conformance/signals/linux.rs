@@ -31,6 +31,4 @@ pub fn send_to(child: &Child, signal: Signal) {
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal.as_raw()) }, 0);
 }
 
-pub fn wait_for_event_threads() {}
-
 pub fn stay_if_it_is_to_end_us() {}

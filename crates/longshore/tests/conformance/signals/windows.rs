@@ -69,10 +69,6 @@ pub fn send_to(_child: &Child, signal: Signal) {
     raise(signal);
 }
 
-pub fn wait_for_event_threads() {
-    thread::sleep(Duration::from_millis(200));
-}
-
 pub fn stay_if_it_is_to_end_us() {
     thread::sleep(Duration::from_secs(15));
 }
