@@ -35,6 +35,7 @@ use crate::{
     packet::Packet,
     port::Port,
     sys::{Backend, backend::Wait},
+    trace::event,
 };
 pub use builder::Builder;
 use builder::Foreign;
@@ -179,7 +180,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// [`Error::Closed`], or the kernel's reason for refusing the packet (Windows: out of non-paged
-    /// pool). The callback will not be called then.
+    /// pool; Linux keeps the queue in the process and refuses none). The callback will not be called
+    /// then.
     ///
     /// # Examples
     /// ```
@@ -339,6 +341,13 @@ impl Inner {
             bytes: 0,
         };
         self.counters.add(Count::Posted);
+        event!(
+            TRACE,
+            "post",
+            port = self.port.id(),
+            key = key,
+            word = payload
+        );
         if !Port::STRANGERS {
             return self.port.post(packet);
         }

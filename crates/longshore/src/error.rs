@@ -67,6 +67,8 @@ pub enum Error {
     WrongKind,
     /// This operating system has no such operation.
     NoSuchOperation,
+    /// The operating system does not know such a signal, or does not let it be heard.
+    NoSuchSignal,
     /// This operating system does not offer that backend.
     NoSuchBackend,
 }
@@ -117,6 +119,7 @@ impl fmt::Display for Error {
             Self::NotAPort => "the handle does not name a completion port",
             Self::WrongKind => "the operation does not exist for this kind of handle",
             Self::NoSuchOperation => "this operating system has no such operation",
+            Self::NoSuchSignal => "there is no such signal that could be heard",
             Self::NoSuchBackend => "this operating system does not offer that backend",
         })
     }

@@ -31,6 +31,15 @@
 //! # The rules
 //! The ids D1 to D12 in these pages name the rules of the dispatcher's contract. They begin the
 //! names of the tests that prove them, on each backend.
+//!
+//! # Features
+//! * `tracing` (off): tells what goes on inside to [tracing](https://docs.rs/tracing), target
+//!   `longshore`. At `ERROR` and `WARN`: what the kernel refused, what failed while a port was closed, a
+//!   foreign packet, a task's panic, a wait because the kernel is out of memory. At `DEBUG`: a port that
+//!   is opened or closed (a span, and what was left), a handle that is registered or forgotten. At
+//!   `TRACE`: each post, each dispatch (a span around your callback), the start and the end of each
+//!   operation. A subscriber is called on the thread that does it, without a lock, and must not panic.
+//!   Without the feature nothing of this is compiled.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]
 #![doc(test(attr(deny(warnings))))]
@@ -55,11 +64,13 @@ mod packet;
 pub mod pipe;
 mod port;
 pub mod process;
+pub mod signal;
 mod submission;
 mod sync;
 mod sys;
 pub mod task;
 pub mod time;
+mod trace;
 mod waitable;
 
 pub use buf::{BufResult, IoBuf, IoBufMut};

@@ -21,6 +21,7 @@ use crate::{
         call::{Call, Errand},
         doze::Doze,
     },
+    trace::{self, event},
 };
 
 #[derive(Debug)]
@@ -54,9 +55,29 @@ impl Port {
         &self.driver
     }
 
+    /// Tells this port from others, for whoever traces them.
+    pub(crate) fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     #[inline]
     pub(crate) fn post(&self, packet: Packet) -> io::Result<()> {
-        self.driver.post(packet)
+        let posted = self.driver.post(packet);
+        posted.inspect_err(|error| self.tell_failure("post", error))
+    }
+
+    /// The operating system has refused what it hardly ever refuses. (A closed port is no failure.)
+    #[cold]
+    fn tell_failure(&self, what: &str, error: &io::Error) {
+        if Error::of(error) != Some(Error::Closed) {
+            event!(
+                ERROR,
+                "the kernel refused",
+                port = self.id(),
+                call = what,
+                error = trace::display(error)
+            );
+        }
     }
 
     #[inline]
@@ -66,7 +87,8 @@ impl Port {
 
     #[inline]
     pub(crate) fn take(&self, wait: Wait, doze: &dyn Doze) -> io::Result<Option<Packet>> {
-        self.driver.take(wait, doze)
+        let taken = self.driver.take(wait, doze);
+        taken.inspect_err(|error| self.tell_failure("wait", error))
     }
 
     pub(crate) fn sleep_stats(&self) -> SleepStats {
@@ -87,11 +109,29 @@ impl Port {
 
     pub(crate) fn attach(&self, handle: Handle<'_>, terms: Terms) -> io::Result<()> {
         self.open_or_err()?;
-        self.driver.attach(handle, terms)
+        let attached = self.driver.attach(handle, terms);
+        event!(
+            DEBUG,
+            "a handle was registered",
+            port = self.id(),
+            handle = handle.raw(),
+            kind = trace::debug(handle.kind()),
+            key = terms.key,
+            result = trace::debug(attached.as_ref()),
+        );
+        attached
     }
 
     pub(crate) fn detach(&self, handle: Handle<'_>) -> io::Result<()> {
-        self.driver.detach(handle)
+        let detached = self.driver.detach(handle);
+        event!(
+            DEBUG,
+            "a handle was forgotten",
+            port = self.id(),
+            handle = handle.raw(),
+            result = trace::debug(detached.as_ref()),
+        );
+        detached
     }
 
     pub(crate) fn forget_if_stale(&self, handle: usize) -> bool {

@@ -19,6 +19,7 @@ pub(crate) mod open;
 pub(crate) mod pipe;
 mod pool;
 pub(crate) mod process;
+pub(crate) mod signal;
 
 #[cfg(windows)]
 pub(crate) mod iocp;

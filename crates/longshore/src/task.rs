@@ -14,7 +14,10 @@ use std::{
 
 use async_task::FallibleTask;
 
-use crate::dispatcher::{Dispatcher, Guest, Inner, task::schedule};
+use crate::{
+    dispatcher::{Dispatcher, Guest, Inner, task::schedule},
+    trace::event,
+};
 
 type Panic = Box<dyn Any + Send>;
 
@@ -124,8 +127,23 @@ impl<F: Future> Future for Guarded<F> {
         let future = self.future.take();
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
         let outcome = ended.and_then(|output| dropped.map(|()| output));
+        if let Err(panic) = &outcome {
+            let number = self._entered.number;
+            event!(
+                WARN,
+                "a task panicked",
+                task = number,
+                panic = message(&**panic)
+            );
+        }
         Poll::Ready(Outcome(Some(outcome)))
     }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let literal = || panic.downcast_ref().copied();
+    let written = panic.downcast_ref().map(String::as_str);
+    written.or_else(literal).unwrap_or("not a message")
 }
 
 /// What a task has come to. If nobody takes it, it is dropped with the task, wherever that is.

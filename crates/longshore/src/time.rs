@@ -1,4 +1,5 @@
-//! Waiting for a time, by the port's own timers: no thread is made for them.
+//! Waiting for a time, by the port's own timers: no thread is made for them. A time is an [`Instant`], so
+//! setting the wall clock moves none.
 
 use std::{
     error, fmt, io,

@@ -17,8 +17,8 @@ use crate::{Usage, help, setup};
 pub(crate) use report::Backend;
 use report::Report;
 
-/// The test program whose list of names must be the same on every backend.
-const CONFORMANCE: &str = "conformance";
+/// The test programs whose lists of names must be the same on every backend.
+const COMPARED: &[&str] = &["conformance", "tracing"];
 
 struct Options {
     full: bool,
@@ -93,7 +93,7 @@ fn test(project: &Project, options: &Options) -> Result<ExitCode> {
     Ok(conclude(&reports, &differences))
 }
 
-/// What the names of the conformance tests say. Compares nothing that was not run.
+/// What the names of those tests say. Compares nothing that was not run.
 fn differences(project: &Project, options: &Options, reports: &[Report]) -> Vec<String> {
     let [epoll, iocp] = reports else {
         println!("note: one backend only, so the lists of tests are not compared");
@@ -108,7 +108,7 @@ fn differences(project: &Project, options: &Options, reports: &[Report]) -> Vec<
         let tests = report
             .tests
             .iter()
-            .filter(|(suite, ..)| suite == CONFORMANCE);
+            .filter(|(suite, ..)| COMPARED.contains(&suite.as_str()));
         tests.map(|(_, name, _)| name.clone()).collect()
     };
     let (epoll, iocp) = (names(epoll), names(iocp));

@@ -118,6 +118,9 @@ impl<'a> Run<'a> {
                 _ => self.suite(&program.name, &[&flag, &program.name], report)?,
             }
         }
+        // A program of its own, because the others show the library without the feature.
+        let traced = ["--features", "tracing", "--test", "tracing"];
+        self.suite("tracing", &traced, report)?;
         self.suite("doc", &["--doc"], report)?;
         self.counts(programs, report);
         Ok(())

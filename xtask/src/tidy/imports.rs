@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
         "handle",
         "overlapped",
         "sync",
+        "trace",
     ],
     &["sys"],
     &["port"],

@@ -58,6 +58,9 @@ const CHECKS: &[Check] = &[
     ("clippy for Windows", |tree| {
         tools::clippy_windows(tree.project, tree.targets).map(nothing)
     }),
+    ("clippy with all features", |tree| {
+        tools::clippy_features(tree.project, tree.targets).map(nothing)
+    }),
     ("check for msvc", |tree| {
         tools::check_msvc(tree.project, tree.targets).map(nothing)
     }),

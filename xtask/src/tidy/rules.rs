@@ -110,8 +110,8 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 
 /// What the names of tests begin with when they are about no rule of the contract.
 const SUBJECTS: &[&str] = &[
-    "adopt", "dirs", "fault", "fs", "job", "loom", "nested", "pipe", "process", "strand", "task",
-    "tcp", "time", "udp", "wait",
+    "adopt", "dirs", "fault", "fs", "job", "loom", "nested", "pipe", "process", "signal", "strand",
+    "task", "tcp", "time", "trace", "udp", "wait",
 ];
 
 /// `d06_takes_one`, `tcp_reads`, `regressions::...`, `counts::...`.

@@ -26,7 +26,19 @@ pub(crate) fn clippy(project: &Project) -> Result<()> {
 }
 
 pub(crate) fn clippy_windows(project: &Project, targets: &Targets) -> Result<()> {
-    let arguments = format!("clippy -p longshore --all-targets --target {GNU} -- -D warnings");
+    lint_windows(project, targets, "")
+}
+
+/// With everything that is off by default.
+pub(crate) fn clippy_features(project: &Project, targets: &Targets) -> Result<()> {
+    let linux = "clippy -p longshore --all-targets --all-features -- -D warnings";
+    shell::run(&mut cargo(project, linux))?;
+    lint_windows(project, targets, " --all-features")
+}
+
+fn lint_windows(project: &Project, targets: &Targets, more: &str) -> Result<()> {
+    let arguments =
+        format!("clippy -p longshore --all-targets{more} --target {GNU} -- -D warnings");
     let mut cargo = cargo(project, &arguments);
     targets.apply(&mut cargo, GNU, "");
     shell::run(&mut cargo)
@@ -43,7 +55,7 @@ pub(crate) fn check_msvc(project: &Project, targets: &Targets) -> Result<()> {
 }
 
 pub(crate) fn doc(project: &Project) -> Result<()> {
-    let mut cargo = cargo(project, "doc --no-deps -p longshore");
+    let mut cargo = cargo(project, "doc --no-deps -p longshore --all-features");
     shell::run(cargo.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
@@ -51,7 +63,7 @@ pub(crate) fn doc(project: &Project) -> Result<()> {
 pub(crate) fn doc_windows(project: &Project, targets: &Targets) -> Result<()> {
     let mut cargo = cargo(
         project,
-        &format!("doc --no-deps -p longshore --target {MSVC}"),
+        &format!("doc --no-deps -p longshore --all-features --target {MSVC}"),
     );
     targets.apply(&mut cargo, MSVC, "-D warnings");
     shell::run(&mut cargo)

@@ -86,8 +86,6 @@ fn parse() -> Result<Option<(PathBuf, PathBuf)>, String> {
 
 /// The length of the copy.
 fn run(from: &Path, to: &Path) -> io::Result<u64> {
-    // Before any thread is made: threads inherit which signals are blocked.
-    let stop = Stop::prepare()?;
     let about = fs::metadata(from).map_err(|error| on("read", from, error))?;
     if !about.is_file() {
         return Err(refuse(from, "is not a regular file"));
@@ -95,6 +93,7 @@ fn run(from: &Path, to: &Path) -> io::Result<u64> {
     let to = target(from, to)?;
 
     let port = Dispatcher::new()?;
+    let stop = Stop::prepare(&port)?;
     let work = port.work_guard();
     let worker = port.clone();
     let worker = thread::spawn(move || worker.run());
@@ -139,15 +138,16 @@ async fn copy(
     stop: Stop,
 ) -> io::Result<u64> {
     let copy = Arc::new(Copy::open(port, from, part, length).await?);
-    // The thread waits for longer than the files are open, so it must not own them.
-    let told = Arc::downgrade(&copy);
-    thread::spawn(move || {
-        if let Ok(signal) = stop.wait()
+    // The task waits for longer than the files are open, so it must not own them.
+    let (told, on) = (Arc::downgrade(&copy), port.clone());
+    port.spawn(async move {
+        if let Ok(signal) = stop.wait(&on).await
             && let Some(copy) = told.upgrade()
         {
             copy.fail(io::Error::other(format!("ended by {signal}")));
         }
-    });
+    })
+    .detach();
     let mut bar = Bar::new(length);
     let mut all = Box::pin(copy.run(port));
     loop {

@@ -9,8 +9,9 @@ pub(crate) const HELP: &str = "\
 Usage: echo_server [--addr HOST:PORT] [--threads N] [--backend NAME] [--report]
 
 Sends back what each client sends, until the client has finished. The address it listens at is the
-first line on standard output. SIGINT, SIGTERM, or Ctrl-C end it: what has arrived is echoed, for
-three seconds at most. A second one ends it at once.
+first line on standard output. SIGINT, SIGTERM, SIGHUP, SIGQUIT (on Windows: Ctrl-C, Ctrl-Break,
+closing the console) end it: what has arrived is echoed, for three seconds at most. A second one
+ends it at once.
 
   --addr HOST:PORT  where to listen (default: 127.0.0.1:0, which is any free port)
   --threads N       threads that dispatch from the one port (default: one a core, at least 2)

@@ -50,8 +50,6 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<()> {
-    // Before any thread is made: threads inherit which signals are blocked.
-    let stop = Stop::prepare().map_err(|error| during("prepare for signals", error))?;
     if let Some(problem) = limits::raise_files() {
         eprintln!("echo_server: {problem}");
     }
@@ -60,6 +58,7 @@ fn run(options: &Options) -> io::Result<()> {
         .drain_timeout(DRAIN)
         .build()
         .map_err(|error| during("open a port", error))?;
+    let stop = Stop::prepare(&port).map_err(|error| during("listen for signals", error))?;
     let listener = TcpListener::bind(&port, options.address.as_str())
         .map_err(|error| during(&format!("listen at {}", options.address), error))?;
     let mut out = io::stdout().lock();
@@ -83,7 +82,7 @@ fn run(options: &Options) -> io::Result<()> {
             .detach();
     }
 
-    let signal = stop.wait()?;
+    let signal = port.block_on(stop.wait(&port))??;
     let open = server.connections();
     eprintln!("echo_server: {signal}, finishing {open} connections");
     server.roll.close();

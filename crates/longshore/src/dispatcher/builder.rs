@@ -21,6 +21,7 @@ use crate::{
     packet::Packet,
     port::Port,
     sys::{Backend, Origin},
+    trace::{self, event},
 };
 
 /// How long closing waits for cancelled operations, unless told otherwise.
@@ -139,7 +140,15 @@ impl Builder {
             leak: false.into(),
             released: false,
         };
-        Ok(Dispatcher::new_open(Arc::new(inner)))
+        let inner = Arc::new(inner);
+        event!(
+            DEBUG,
+            "a port was opened",
+            port = inner.port.id(),
+            backend = trace::debug(self.backend),
+            concurrency = self.concurrency,
+        );
+        Ok(Dispatcher::new_open(inner))
     }
 }
 
@@ -162,6 +171,13 @@ pub(crate) struct Foreign {
 impl Foreign {
     pub(crate) fn report(&self, packet: Packet) {
         self.count.fetch_add(1, Ordering::Relaxed);
+        event!(
+            WARN,
+            "a foreign packet",
+            key = packet.key,
+            overlapped = packet.overlapped,
+            bytes = packet.bytes,
+        );
         if let Some(hook) = &self.hook {
             hook(packet);
         }

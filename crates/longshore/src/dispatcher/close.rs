@@ -8,7 +8,11 @@ use std::{
 };
 
 use super::{Dispatcher, Inner, Open, context::OnCallback, timers::Panic};
-use crate::{error::Error, sys::backend::CloseFailure};
+use crate::{
+    error::Error,
+    sys::backend::CloseFailure,
+    trace::{self, event, span},
+};
 
 /// A raw post that was never delivered, as [`Dispatcher::close_with`] hands it over.
 ///
@@ -200,6 +204,7 @@ impl Inner {
         if !self.port.shut(failures) {
             return None;
         }
+        let _span = span!(DEBUG, "close", port = self.port.id());
         // Whoever sleeps is told, and finds the port closed.
         let mut panic = self.timers.end();
         self.port.end_calls();
@@ -226,6 +231,20 @@ impl Inner {
             // Not earlier: what the kernel still works on may be a socket's.
             self.port.clean_up(failures);
         }
+        for failure in &*failures {
+            event!(
+                WARN,
+                "closing met a failure",
+                failure = trace::display(failure)
+            );
+        }
+        event!(
+            DEBUG,
+            "a port was closed",
+            port = self.port.id(),
+            operations_left = left.operations,
+            posts_left = left.posts,
+        );
         Some(panic)
     }
 

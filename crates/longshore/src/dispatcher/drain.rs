@@ -35,7 +35,7 @@ const FLOOD: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
     pub(super) operations: usize,
-    posts: usize,
+    pub(super) posts: usize,
 }
 
 impl Left {

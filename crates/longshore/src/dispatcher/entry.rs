@@ -17,7 +17,13 @@ use super::{
     stats::Count,
     tokens::Token,
 };
-use crate::{completion::Completion, overlapped::RawOverlapped, packet::Packet, port::Port};
+use crate::{
+    completion::Completion,
+    overlapped::RawOverlapped,
+    packet::Packet,
+    port::Port,
+    trace::{event, span},
+};
 
 /// A decoded packet.
 pub(crate) enum Entry {
@@ -147,22 +153,36 @@ impl Inner {
     #[inline]
     pub(crate) fn deliver(&self, packet: Packet) -> io::Result<bool> {
         let entry = self.decode(packet);
-        self.carry_out(entry)
+        self.carry_out(entry, packet)
     }
 
-    /// Runs what a packet was found to be.
+    /// Runs what `packet` was found to be.
     #[inline]
-    pub(super) fn carry_out(&self, entry: Entry) -> io::Result<bool> {
+    pub(super) fn carry_out(&self, entry: Entry, packet: Packet) -> io::Result<bool> {
         if let Entry::Token(token) = entry {
             self.handle_token(token)?;
             return Ok(false);
         }
         // Counted first: a callback may ask, and may panic.
         self.counters.add(Count::Dispatched);
+        let _span = span!(
+            TRACE,
+            "dispatch",
+            port = self.port.id(),
+            key = packet.key,
+            word = packet.overlapped,
+        );
         match entry {
             Entry::Callback(callback, payload) => callback(payload),
             Entry::Event(to, header, completion) => {
                 self.counters.add(Count::Completed);
+                event!(
+                    TRACE,
+                    "an operation has ended",
+                    operation = header.as_ptr().addr(),
+                    bytes = completion.bytes,
+                    error = completion.error,
+                );
                 // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.
                 unsafe { (to.deliver)(header, completion) };
             }

@@ -80,7 +80,7 @@ impl Inner {
             entry => {
                 // Refused is only a token that cannot be passed on because the port is closed. Then
                 // nobody waits for it any more.
-                let _ = self.carry_out(entry);
+                let _ = self.carry_out(entry, packet);
                 true
             }
         }

@@ -17,6 +17,7 @@ use crate::{
     packet::Packet,
     submission::Submission,
     sys::backend::{Submitted, Terms},
+    trace::{self, event},
 };
 
 impl Dispatcher {
@@ -277,11 +278,24 @@ impl Inner {
     ) -> io::Result<(Started, Ticket)> {
         // SAFETY: the header is live and idle, and stays the kernel's until its packet.
         let ticket = unsafe { self.expect(header, to, flight, offset)? };
+        let address = header.as_ptr().addr();
+        event!(
+            TRACE,
+            "an operation begins",
+            port = self.port.id(),
+            operation = address,
+            flight = trace::debug(flight),
+        );
         match submit() {
             Ok(Submitted::PacketOwed) => Ok((Started::Running, ticket)),
             Ok(Submitted::Done(completion)) => Ok((Started::Ended(completion), ticket)),
             Err(refused) => {
-                let address = header.as_ptr().addr();
+                event!(
+                    TRACE,
+                    "an operation was refused",
+                    operation = address,
+                    error = trace::debug(&refused),
+                );
                 self.take_back(address, ticket, refused)?;
                 Ok((Started::Running, ticket))
             }
@@ -293,6 +307,7 @@ impl Inner {
     pub(crate) fn finish_at_once(&self, header: NonNull<RawOverlapped>, ticket: Ticket) -> bool {
         let address = header.as_ptr().addr();
         let taken_back = self.in_flight.take_back_event(address, ticket, || {});
+        event!(TRACE, "an operation has ended at once", operation = address);
         self.work_ended();
         taken_back
     }

@@ -23,6 +23,7 @@ use super::Dispatcher;
 use super::{Inner, PostError, closure, context::OnCallback, task};
 #[cfg(doc)]
 use crate::error::Error;
+use crate::trace::event;
 
 /// A handler: a callback and its word, as it would be posted.
 type Handler = (OnCallback, usize);
@@ -92,6 +93,12 @@ impl Shared {
                 drop(unsafe { unpack(word) });
                 return self.discard_all(&mut |_, _| {});
             }
+            event!(
+                WARN,
+                "backing off",
+                port = self.inner.port.id(),
+                key = TURN as usize
+            );
             thread::sleep(Duration::from_millis(1));
         }
     }

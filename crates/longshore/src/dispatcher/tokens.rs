@@ -26,7 +26,7 @@ use std::{
 };
 
 use super::{Inner, context::OnCallback, work::Visitor};
-use crate::{packet::Packet, sys::backend::Wait};
+use crate::{packet::Packet, sys::backend::Wait, trace::event};
 
 /// The keys of tokens. They are recognised, never called.
 pub(crate) const STOP: OnCallback = stop;
@@ -179,6 +179,12 @@ impl Inner {
             if self.port.open_or_err().is_err() {
                 return Err(refused);
             }
+            event!(
+                WARN,
+                "backing off",
+                port = self.port.id(),
+                key = key as usize
+            );
             thread::sleep(Duration::from_millis(1));
         }
         // Windows wakes the thread that went to sleep last. Two threads could hand a token to each

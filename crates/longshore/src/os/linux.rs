@@ -11,8 +11,18 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use crate::{Dispatcher, IoQueue, Overlapped, handle::Handle, sys::epoll::Watched};
+use crate::{
+    Dispatcher, IoQueue, Overlapped, handle::Handle, signal::Listener, sys::epoll::Watched,
+};
 pub use readiness::{Interest, Readiness};
+
+/// A descriptor that is readable while a signal waits to be taken. Reading it is left to
+/// [`take`](Listener::take).
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.object.as_fd()
+    }
+}
 
 impl IoQueue {
     /// Waits until a descriptor is ready: a pipe, a socket, an eventfd, whatever poll(2) knows (Q9).

@@ -21,7 +21,7 @@ pub use host::HostWait;
 pub use job::{Job, JobCallback, JobEvents, JobMessage, JobMessageKind, OnJobMessage};
 
 use crate::{
-    Dispatcher, Handle, IoQueue, Overlapped, RawOverlapped, dispatcher::Context,
+    Dispatcher, Handle, IoQueue, Overlapped, RawOverlapped, dispatcher::Context, signal::Listener,
     sys::backend::Submitted,
 };
 
@@ -40,6 +40,14 @@ impl AsHandle for Dispatcher {
 impl AsRawHandle for Dispatcher {
     fn as_raw_handle(&self) -> RawHandle {
         self.as_handle().as_raw_handle()
+    }
+}
+
+/// An event that is set while a signal waits to be taken. Resetting it is left to
+/// [`take`](Listener::take).
+impl AsHandle for Listener {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.object.as_handle()
     }
 }
 

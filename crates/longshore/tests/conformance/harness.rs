@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     cell::RefCell,
-    env,
+    env, io,
     panic::{self, AssertUnwindSafe},
     process::{self, Command, ExitCode, Output, Stdio},
     sync::{
@@ -191,17 +191,23 @@ pub fn scaled(count: usize) -> usize {
 /// ```
 #[allow(dead_code, reason = "for whoever needs it")]
 pub fn in_child() -> Option<Output> {
+    in_child_with(Command::output)
+}
+
+/// [`in_child`], where `run` says how the child is started and waited for.
+#[allow(dead_code, reason = "for whoever needs it")]
+pub fn in_child_with<T>(run: impl FnOnce(&mut Command) -> io::Result<T>) -> Option<T> {
     let name = CURRENT.with_borrow(|current| current.as_ref().map(|current| current.0));
     let name = name.expect("on the test's own thread");
     if env::var(CHILD).is_ok_and(|child| child == name) {
         return None;
     }
-    let output = Command::new(env::current_exe().expect("our own path"))
+    let mut command = Command::new(env::current_exe().expect("our own path"));
+    command
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(CHILD, name)
-        .stdin(Stdio::null())
-        .output();
-    Some(output.expect("the child can be started"))
+        .stdin(Stdio::null());
+    Some(run(&mut command).expect("the child can be started"))
 }
 
 /// A number that threads raise and wait for.

@@ -22,6 +22,8 @@ mod exported;
 mod faults;
 mod faults_io;
 mod faults_leaks;
+mod faults_time;
+mod faults_work;
 #[cfg(windows)]
 mod foreign;
 mod fs;
@@ -77,6 +79,7 @@ mod resources;
 mod running;
 mod running_work;
 mod sharing;
+mod signals;
 #[cfg(target_os = "linux")]
 mod stale;
 mod stats;
@@ -109,6 +112,8 @@ fn main() -> std::process::ExitCode {
         closing::TESTS,
         closing_races::TESTS,
         faults::TESTS,
+        faults_work::TESTS,
+        faults_time::TESTS,
         io_file::TESTS,
         io_tcp::TESTS,
         io_cancel::TESTS,
@@ -130,6 +135,7 @@ fn main() -> std::process::ExitCode {
         pipe_named::TESTS,
         #[cfg(windows)]
         pipe_named_ends::TESTS,
+        signals::TESTS,
         tcp::TESTS,
         tcp_buffers::TESTS,
         tcp_futures::TESTS,
@@ -158,6 +164,7 @@ fn main() -> std::process::ExitCode {
         jobs::TESTS,
         #[cfg(windows)]
         exported::TESTS,
+        faults_work::OS,
         #[cfg(windows)]
         regressions_windows::TESTS,
         #[cfg(windows)]
