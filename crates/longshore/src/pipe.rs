@@ -158,7 +158,9 @@ impl Reader {
         attach(port, pipe.into()).map(|line| Self { line })
     }
 
-    /// Reads what is there, at least one byte; 0 when the last writer has gone.
+    /// Reads what is there, at least one byte; 0 when the last writer has gone. (On Windows also when
+    /// somebody has written 0 bytes, which only system calls do; [`read_to_end`](Self::read_to_end) knows
+    /// the difference.)
     ///
     /// A FIFO that was opened before anybody could write to it (Linux) is waited for.
     ///
@@ -186,7 +188,9 @@ impl Reader {
             let (result, rest) = self.read(Rest { buffer, start }).await;
             buffer = rest.buffer;
             match result {
-                Ok(0) => return (Ok(buffer.len() - begin), buffer),
+                Ok(0) if pipe::has_ended(self.object()) => {
+                    return (Ok(buffer.len() - begin), buffer);
+                }
                 Ok(_) => {}
                 Err(error) => return (Err(error), buffer),
             }

@@ -25,6 +25,18 @@ impl<'a> From<&'a End> for Handle<'a> {
     }
 }
 
+/// Whether a read of 0 bytes was the end.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_ended(_reader: &Owned) -> bool {
+    true
+}
+
+/// Whether a read of 0 bytes was the end. A writer may write 0 bytes, and a read ends with them (D8).
+#[cfg(windows)]
+pub(crate) fn has_ended(reader: &Owned) -> bool {
+    named::peek(reader).is_err()
+}
+
 /// Which ends of a new pipe are to be attached to a port. (Linux decides that when it is done.)
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Ours {

@@ -22,6 +22,7 @@ use crate::{
 
 pub const TESTS: &[Test] = tests![
     pipe_bytes_pass_and_the_end_follows,
+    pipe_a_write_of_nothing_does_not_end_a_read_to_the_end,
     pipe_a_full_pipe_makes_writes_wait_and_loses_nothing,
     pipe_a_pending_read_ends_with_the_last_writer,
     pipe_a_write_that_nobody_reads_is_broken,
@@ -62,6 +63,24 @@ fn pipe_bytes_pass_and_the_end_follows() {
     })
     .unwrap();
     assert_eq!(port.in_flight(), 0);
+}
+
+fn pipe_a_write_of_nothing_does_not_end_a_read_to_the_end() {
+    let port = port();
+    let (reader, mut writer) = pipe::ends().unwrap();
+    let reader = pipe::Reader::new(&port, reader).map_err(|(error, _)| error);
+    let reader = reader.unwrap();
+    let mut reading = pin!(reader.read_to_end(Vec::new()));
+    for part in ["one ", "", "two ", ""] {
+        // std makes the system call for nothing, too.
+        assert_eq!(writer.write(part.as_bytes()).unwrap(), part.len());
+        let polled = port.block_on(poll_once(&mut reading)).unwrap();
+        assert!(polled.is_none(), "the writer is still there");
+        while port.try_dispatch().unwrap() {}
+    }
+    drop(writer);
+    let (count, all) = port.block_on(reading).unwrap();
+    assert_eq!((count.unwrap(), &all[..]), (8, &b"one two "[..]));
 }
 
 fn pipe_a_full_pipe_makes_writes_wait_and_loses_nothing() {

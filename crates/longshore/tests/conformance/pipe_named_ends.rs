@@ -5,7 +5,11 @@
 use std::{
     fs::{File, OpenOptions},
     io::{ErrorKind, PipeReader, Write},
-    os::windows::io::{FromRawHandle, OwnedHandle},
+    os::windows::{
+        fs::OpenOptionsExt,
+        io::{FromRawHandle, OwnedHandle},
+    },
+    pin::pin,
     ptr,
     sync::Arc,
     time::Duration,
@@ -15,6 +19,7 @@ use futures_lite::future::{block_on, poll_once, zip};
 use longshore::{
     ABORTED, Dispatcher, Error, Submission,
     os::windows::pipe::{ClientOptions, ServerOptions, Stream},
+    pipe,
 };
 use windows_sys::Win32::{
     Foundation::INVALID_HANDLE_VALUE,
@@ -41,6 +46,7 @@ pub const TESTS: &[Test] = tests![
     pipe_closing_ends_connects_and_connections,
     pipe_flush_waits_until_everything_was_read,
     pipe_what_was_written_outlives_the_writing_end,
+    pipe_an_empty_message_does_not_end_a_read_to_the_end,
     pipe_contexts_wait_for_clients_and_end_once,
     pipe_contexts_tell_messages_their_pieces_and_their_end,
 ];
@@ -218,6 +224,29 @@ fn pipe_what_was_written_outlives_the_writing_end() {
     assert_eq!(written.unwrap().0.unwrap(), 14);
     drop(client);
     read_all(&server);
+}
+
+/// A reader that knows nothing of messages, on a pipe that has them.
+fn pipe_an_empty_message_does_not_end_a_read_to_the_end() {
+    let port = port();
+    let name = name();
+    let server = ServerOptions::new().messages(true).create(&port, &name);
+    let mut options = OpenOptions::new();
+    let client = options.read(true).custom_flags(FILE_FLAG_OVERLAPPED);
+    let client = client.open(&name).unwrap();
+    let reader = pipe::Reader::new(&port, client).map_err(|(error, _)| error);
+    let (server, reader) = (server.unwrap(), reader.unwrap());
+    let server = port.block_on(connect(server)).unwrap();
+    let mut reading = pin!(reader.read_to_end(Vec::new()));
+    for part in ["", "one ", "", "", "two "] {
+        let polled = port.block_on(poll_once(&mut reading)).unwrap();
+        assert!(polled.is_none());
+        port.block_on(server.send(part)).unwrap().0.unwrap();
+        while port.try_dispatch().unwrap() {}
+    }
+    drop(server);
+    let (count, all) = port.block_on(reading).unwrap();
+    assert_eq!((count.unwrap(), &all[..]), (8, &b"one two "[..]));
 }
 
 /// A server's end as a type that is used as a pipe.

@@ -25,7 +25,7 @@ use windows_sys::Win32::{
     System::Pipes::{
         CreateNamedPipeW, DisconnectNamedPipe, PIPE_READMODE_BYTE, PIPE_READMODE_MESSAGE,
         PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE, PIPE_UNLIMITED_INSTANCES,
-        PIPE_WAIT, SetNamedPipeHandleState,
+        PIPE_WAIT, PeekNamedPipe, SetNamedPipeHandleState,
     },
 };
 
@@ -180,6 +180,14 @@ fn read_messages(client: &OwnedHandle) -> io::Result<()> {
 pub(crate) fn disconnect(server: impl AsHandle) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { DisconnectNamedPipe(server.as_handle().as_raw_handle()) })
+}
+
+/// Looks at what could be read; an error if nothing ever will.
+pub(crate) fn peek(reader: impl AsHandle) -> io::Result<()> {
+    let (unasked, nowhere) = (ptr::null_mut(), ptr::null_mut());
+    let raw = reader.as_handle().as_raw_handle();
+    // SAFETY: nothing is asked for but success.
+    check(unsafe { PeekNamedPipe(raw, nowhere, 0, unasked, unasked, unasked) })
 }
 
 /// Waits until the other end has read everything.

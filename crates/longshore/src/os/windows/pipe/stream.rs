@@ -59,7 +59,8 @@ impl Stream {
     }
 
     /// Reads what is there, at least one byte; 0 when the other end was closed. Of a message that is
-    /// longer than the buffer the next read gets the rest; [`receive`](Self::receive) tells.
+    /// longer than the buffer the next read gets the rest, and an empty one is 0 bytes as the end is;
+    /// [`receive`](Self::receive) tells.
     ///
     /// # Errors
     /// It resolves to the abort error if it was cancelled; to `ERROR_PIPE_NOT_CONNECTED` (233) if the server
