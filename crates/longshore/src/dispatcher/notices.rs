@@ -118,6 +118,18 @@ impl Entered {
         &self.inner.port
     }
 
+    /// Ends it. `false`: closing has done so before, and what was sent to the port is sent elsewhere, or
+    /// nowhere.
+    pub(crate) fn leave(self) -> bool {
+        self.remove()
+    }
+
+    fn remove(&self) -> bool {
+        // Foreign code may be dropped with it: not under the lock.
+        let notice = self.inner.notices.change(|table| table.remove(&self.key));
+        notice.is_some()
+    }
+
     /// Whether the port is still open, for whoever has just had packets sent to it: closing sets its
     /// flag, *then* [parts](Notice::part) with what it finds; so what it came too early for is seen
     /// here.
@@ -128,9 +140,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let notice = self.inner.notices.change(|table| table.remove(&self.key));
-        // Foreign code may be dropped with it: not under the lock.
-        drop(notice);
+        self.remove();
     }
 }
 
