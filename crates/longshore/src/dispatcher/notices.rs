@@ -118,6 +118,18 @@ impl Entered {
         &self.inner.port
     }
 
+    /// Ends it. `false`: closing has done so before, and what was sent to the port is sent elsewhere, or
+    /// nowhere.
+    pub(crate) fn leave(self) -> bool {
+        self.remove()
+    }
+
+    fn remove(&self) -> bool {
+        // Foreign code may be dropped with it: not under the lock.
+        let notice = self.inner.notices.change(|table| table.remove(&self.key));
+        notice.is_some()
+    }
+
     /// Whether the port is still open, for whoever has just had packets sent to it: closing sets its
     /// flag, *then* [parts](Notice::part) with what it finds; so what it came too early for is seen
     /// here.
@@ -128,9 +140,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let notice = self.inner.notices.change(|table| table.remove(&self.key));
-        // Foreign code may be dropped with it: not under the lock.
-        drop(notice);
+        self.remove();
     }
 }
 
@@ -148,12 +158,99 @@ fn fresh_key() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
+    use crate::{dispatcher::Dispatcher, error::Error};
+
+    #[derive(Default)]
+    struct Told {
+        of: AtomicUsize,
+        parted: AtomicBool,
+        ended: AtomicBool,
+        fails: bool,
+    }
+
+    impl Notice for Told {
+        fn tell(&self, packet: Packet) {
+            self.of.fetch_add(packet.overlapped, Ordering::SeqCst);
+        }
+
+        fn part(&self) {
+            assert!(!self.ended.load(Ordering::SeqCst));
+            self.parted.store(true, Ordering::SeqCst);
+        }
+
+        fn end(&self) {
+            self.ended.store(true, Ordering::SeqCst);
+            if self.fails {
+                std::panic::resume_unwind(Box::new("a waker's panic"));
+            }
+        }
+    }
 
     #[test]
     fn d02_a_key_is_used_once() {
         let keys: std::collections::HashSet<_> = (0..5000).map(|_| fresh_key()).collect();
         assert_eq!(keys.len(), 5000);
         assert!(!keys.contains(&0));
+    }
+
+    #[test]
+    fn d02_a_key_is_known_for_as_long_as_its_object_is_there() {
+        let port = Dispatcher::new().unwrap();
+        let inner = &port.inner;
+        let told = [Arc::<Told>::default(), Arc::default()];
+        let [first, second] = told.each_ref().map(|one| {
+            let entered = Entered::new(inner, one.clone());
+            entered.unwrap()
+        });
+        let packet = |overlapped| Packet {
+            key: second.key(),
+            overlapped,
+            bytes: 0,
+        };
+        inner.notices.of(second.key()).unwrap().tell(packet(5));
+        assert_eq!(told[1].of.load(Ordering::SeqCst), 5);
+        assert!(inner.notices.of(second.key() + 1).is_none());
+        let key = first.key();
+        assert!(first.leave());
+        assert!(inner.notices.of(key).is_none());
+        let key = second.key();
+        drop(second);
+        assert!(inner.notices.of(key).is_none());
+        port.close().unwrap();
+        assert!(told.iter().all(|one| !one.ended.load(Ordering::SeqCst)));
+    }
+
+    #[test]
+    fn d10_closing_parts_and_tells_everybody_also_when_one_panics() {
+        let port = Dispatcher::new().unwrap();
+        let other = port.clone();
+        let told = [false, true, false].map(|fails| {
+            let told = Told {
+                fails,
+                ..Told::default()
+            };
+            Arc::new(told)
+        });
+        let entered = told.each_ref().map(|one| {
+            let entered = Entered::new(&port.inner, one.clone());
+            entered.unwrap()
+        });
+        assert!(catch_unwind(AssertUnwindSafe(|| port.close())).is_err());
+        for one in &told {
+            assert!(one.parted.load(Ordering::SeqCst));
+            assert!(one.ended.load(Ordering::SeqCst));
+        }
+        for entered in entered {
+            let refused = entered.open_or_err().unwrap_err();
+            assert_eq!(Error::of(&refused), Some(Error::Closed));
+            assert!(!entered.leave(), "closing has done it");
+        }
+        let late = Arc::<Told>::default();
+        let refused = Entered::new(&other.inner, late.clone()).map(drop);
+        assert_eq!(Error::of(&refused.unwrap_err()), Some(Error::Closed));
+        assert_eq!(Arc::strong_count(&late), 1);
     }
 }

@@ -254,8 +254,10 @@ impl Association {
 
     fn into_job(self) -> Job {
         let Self { entered, job } = self;
-        drop(entered);
-        dissociate(job.as_handle());
+        // After closing it may have another port by now, through another handle.
+        if entered.leave() {
+            dissociate(job.as_handle());
+        }
         job
     }
 }
