@@ -1,4 +1,4 @@
-//! Q6 to Q8: how operations, handles and runs end.
+//! Q6 and Q7: how operations and handles end.
 // UNSAFETY: lends buffers to operations; the operations' blocks own them.
 #![expect(unsafe_code)]
 
@@ -9,17 +9,17 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    task::Poll,
 };
 
-use longshore::{Aborted, Error, IoQueue, Overlapped, Submission};
+use longshore::{Aborted, Error, Overlapped};
 
 use crate::{
     harness::{Test, scaled, spawn, tick},
     io::refusal,
     io_things::pair,
     ioqueue::{block, poll_once, queue, recv, registered},
-    support::{Token, fail, join, panic_of, sleepers},
+    support::Token,
 };
 
 pub const TESTS: &[Test] = tests![
@@ -31,13 +31,12 @@ pub const TESTS: &[Test] = tests![
     q06_a_dropped_handle_aborts_its_waits,
     q06_waits_end_when_the_port_is_closed,
     q06_an_aborted_block_is_used_again,
+    q06_a_result_whose_handle_is_gone_does_not_keep_its_block,
     q07_a_handle_closed_early_is_found_and_a_later_one_works,
+    q07_a_closed_handle_is_found_when_it_is_touched,
+    q07_a_handle_closed_early_is_found_by_whoever_gets_its_value,
     q07_an_open_handle_is_not_taken_for_closed,
     q07_a_result_that_came_before_the_close_is_kept,
-    q08_running_and_poll_tell_what_waits,
-    q08_run_goes_on_until_nothing_waits,
-    q08_run_releases_every_thread,
-    q08_a_panic_in_a_continuation_reaches_the_dispatch_only,
 ];
 
 fn aborted<T: std::fmt::Debug>(result: io::Result<T>) -> Aborted {
@@ -198,6 +197,66 @@ fn q06_an_aborted_block_is_used_again() {
     assert_eq!(count.unwrap(), 5);
 }
 
+fn q06_a_result_whose_handle_is_gone_does_not_keep_its_block() {
+    let (port, queue) = queue();
+    let (here, mut there) = registered(&queue);
+    let block = block(8);
+    recv(&queue, &here, &block, 8).unwrap();
+    there.write_all(b"bytes").unwrap();
+    port.dispatch().unwrap();
+    let _here: TcpStream = queue.unregister(here);
+    // Nobody can ask for the five bytes any more.
+    let (here, mut there) = registered(&queue);
+    recv(&queue, &here, &block, 8).unwrap();
+    there.write_all(b"more").unwrap();
+    let count = port.block_on(queue.wait(&here, &block.0)).unwrap();
+    assert_eq!(count.unwrap(), 4);
+}
+
+fn q07_a_closed_handle_is_found_when_it_is_touched() {
+    let (_port, queue) = queue();
+    let (here, _there) = pair();
+    let raw = Handle(&here).raw();
+    let block = block(8);
+    // SAFETY: nothing is in flight on it when it is closed.
+    unsafe { queue.register_raw(&*here).unwrap() };
+    drop(here);
+    // SAFETY: it is only compared with what was registered.
+    let closed = unsafe { Handle::of(raw) };
+    let mut wait = queue.wait(longshore::Handle::socket(&closed), &block.0);
+    let Poll::Ready(result) = poll_once(&mut wait) else {
+        panic!("a wait for nothing")
+    };
+    assert_eq!(refusal(result), Some(Error::PrematureClose));
+    let wait = queue.wait(longshore::Handle::socket(&closed), &block.0);
+    let Poll::Ready(result) = poll_once(&mut { wait }) else {
+        panic!("a wait for nothing")
+    };
+    assert_eq!(refusal(result), Some(Error::UnregisteredHandle));
+}
+
+/// Not the queue finds it, but the port, when a Context's socket gets the value.
+fn q07_a_handle_closed_early_is_found_by_whoever_gets_its_value() {
+    let (port, queue) = queue();
+    let (here, _there) = pair();
+    let early = block(8);
+    // SAFETY: the block keeps the buffer, and is kept.
+    unsafe { queue.register_raw(&*here).unwrap() };
+    recv(&queue, &*here, &early, 8).unwrap();
+    let wait = queue.wait(&*here, &early.0);
+    let raw = Handle(&here).raw();
+    drop(here);
+    let (one, two) = pair();
+    for later in [&one, &two] {
+        if Handle(later).raw() == raw {
+            port.attach(&**later).unwrap();
+            let result = port.block_on(wait).unwrap();
+            assert_eq!(refusal(result), Some(Error::PrematureClose));
+            return;
+        }
+    }
+}
+
 fn q07_a_handle_closed_early_is_found_and_a_later_one_works() {
     let (port, queue) = queue();
     let (here, _there) = pair();
@@ -233,6 +292,23 @@ fn q07_a_handle_closed_early_is_found_and_a_later_one_works() {
 struct Handle<'a>(&'a TcpStream);
 
 impl Handle<'_> {
+    /// # Safety
+    /// Nothing is done with it that needs it to be open.
+    #[cfg(unix)]
+    unsafe fn of(raw: usize) -> std::os::fd::BorrowedFd<'static> {
+        // SAFETY: the caller's promise.
+        unsafe { std::os::fd::BorrowedFd::borrow_raw(raw as std::os::fd::RawFd) }
+    }
+
+    /// # Safety
+    /// Nothing is done with it that needs it to be open.
+    #[cfg(windows)]
+    unsafe fn of(raw: usize) -> std::os::windows::io::BorrowedSocket<'static> {
+        use std::os::windows::io::{BorrowedSocket, RawSocket};
+        // SAFETY: the caller's promise.
+        unsafe { BorrowedSocket::borrow_raw(raw as RawSocket) }
+    }
+
     #[cfg(unix)]
     fn raw(&self) -> usize {
         std::os::fd::AsRawFd::as_raw_fd(self.0) as usize
@@ -287,98 +363,4 @@ fn q07_a_result_that_came_before_the_close_is_kept() {
     let wait = if first_is_over { second } else { first };
     assert_eq!(port.block_on(wait).unwrap().unwrap(), 5);
     queue.unregister_raw(&*open.0).unwrap();
-}
-
-fn q08_running_and_poll_tell_what_waits() {
-    let (port, queue) = queue();
-    assert!(!queue.running());
-    assert!(!queue.poll(Duration::MAX).unwrap(), "nothing to wait for");
-    port.wake_one().unwrap();
-    port.wake_one().unwrap();
-    assert!(queue.poll(Duration::ZERO).unwrap());
-    assert!(!port.try_dispatch().unwrap(), "all of what was ready");
-
-    let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
-    assert!(!queue.running(), "in flight, and nobody waits");
-    let wait = queue.wait(&here, &block.0);
-    assert!(queue.running());
-    assert!(!queue.poll(Duration::from_millis(5)).unwrap());
-    there.write_all(b"bytes").unwrap();
-    while queue.running() {
-        assert!(queue.poll(Duration::MAX).unwrap());
-    }
-    assert_eq!(port.block_on(wait).unwrap().unwrap(), 5);
-}
-
-fn q08_run_goes_on_until_nothing_waits() {
-    let (_port, queue) = queue();
-    let (here, mut there) = registered(&queue);
-    let here = Arc::new(here);
-    let rounds = Arc::new(AtomicUsize::new(0));
-
-    // Each continuation waits anew.
-    fn go_on(
-        queue: IoQueue,
-        here: Arc<longshore::Registered<TcpStream>>,
-        rounds: Arc<AtomicUsize>,
-    ) {
-        let block = block(1);
-        recv(&queue, &*here, &block, 1).unwrap();
-        let again = (queue.clone(), here.clone());
-        let then = move |result: io::Result<usize>| {
-            if result.unwrap() == 1 && rounds.fetch_add(1, SeqCst) < 9 {
-                go_on(again.0, again.1, rounds);
-            }
-        };
-        queue.wait_then(&*here, &block.0, then).unwrap();
-    }
-    go_on(queue.clone(), here, rounds.clone());
-    there.write_all(&[7; 10]).unwrap();
-    queue.run().unwrap();
-    assert_eq!(rounds.load(SeqCst), 10);
-    assert!(!queue.running());
-    queue.run().unwrap();
-}
-
-fn q08_run_releases_every_thread() {
-    let (port, queue) = queue();
-    for _ in 0..scaled(200) {
-        tick();
-        let (here, mut there) = registered(&queue);
-        let block = block(8);
-        recv(&queue, &here, &block, 8).unwrap();
-        let wait = queue.wait(&here, &block.0);
-        let mine = queue.clone();
-        let threads = sleepers(&port, 3, move |_| mine.run());
-        there.write_all(b"bytes").unwrap();
-        for result in join(threads) {
-            result.unwrap();
-        }
-        assert_eq!(port.block_on(wait).unwrap().unwrap(), 5);
-    }
-}
-
-fn q08_a_panic_in_a_continuation_reaches_the_dispatch_only() {
-    let (port, queue) = queue();
-    let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
-    queue.wait_then(&here, &block.0, |_| fail(7)).unwrap();
-    there.write_all(b"bytes").unwrap();
-    panic_of(|| port.dispatch());
-    assert!(!queue.running());
-    // SAFETY: the block keeps the buffer.
-    unsafe {
-        let receive = Submission::Recv {
-            socket: (&here).into(),
-            buffer: block.1,
-            len: 8,
-        };
-        queue.submit(&here, &block.0, receive).unwrap();
-    }
-    there.write_all(b"more").unwrap();
-    let count = port.block_on(queue.wait(&here, &block.0)).unwrap();
-    assert_eq!(count.unwrap(), 4);
 }

@@ -46,6 +46,7 @@ mod ioqueue;
 mod ioqueue_ends;
 #[cfg(target_os = "linux")]
 mod ioqueue_linux;
+mod ioqueue_runs;
 #[cfg(windows)]
 mod ioqueue_windows;
 #[cfg(windows)]
@@ -146,6 +147,7 @@ fn main() -> std::process::ExitCode {
         faults_leaks::TESTS,
         ioqueue::TESTS,
         ioqueue_ends::TESTS,
+        ioqueue_runs::TESTS,
         #[cfg(target_os = "linux")]
         ioqueue_linux::TESTS,
         #[cfg(windows)]

@@ -1,11 +1,12 @@
 //! When a run comes to its end by itself (D6): what counts as work, and what does not.
 
 use std::{
-    panic,
+    io, panic,
     sync::{
         Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,8 @@ pub const TESTS: &[Test] = tests![
     d06_the_last_run_releases_the_others,
     d06_the_end_of_runs_releases_no_plain_dispatch,
     d06_a_run_waits_for_a_plain_dispatch_that_joined_it,
+    d06_a_run_waits_for_a_plain_dispatch_that_had_slept,
+    d06_a_guard_that_nobody_waits_for_posts_nothing,
     d06_runs_end_while_plain_dispatchers_come_and_go,
     d06_a_forgotten_timer_ends_the_runs,
     d06_run_one_dispatches_one_or_says_that_nothing_is_left,
@@ -220,12 +223,31 @@ fn d06_the_end_of_runs_releases_no_plain_dispatch() {
 }
 
 fn d06_a_run_waits_for_a_plain_dispatch_that_joined_it() {
+    while_a_plain_dispatch_runs(|port, run| {
+        let runner = run(port);
+        (runner, None)
+    });
+}
+
+fn d06_a_run_waits_for_a_plain_dispatch_that_had_slept() {
+    while_a_plain_dispatch_runs(|port, run| {
+        let plain = sleepers(port, 1, Dispatcher::dispatch).remove(0);
+        (run(port), Some(plain))
+    });
+}
+
+type Runner = JoinHandle<io::Result<u64>>;
+type Plain = JoinHandle<io::Result<()>>;
+
+/// Two callbacks at a time, of which one is the plain dispatcher's, both with something to post.
+fn while_a_plain_dispatch_runs(
+    begin: impl Fn(&Dispatcher, fn(&Dispatcher) -> Runner) -> (Runner, Option<Plain>),
+) {
     for _ in 0..scaled(300) {
         let (port, ran) = (port(), Arc::new(Counter::new()));
         let guard = port.work_guard();
-        let runner = sleepers(&port, 1, |port| port.run());
+        let (runner, plain) = begin(&port, |port| sleepers(port, 1, Dispatcher::run).remove(0));
         let (begun, go) = (Arc::new(Barrier::new(3)), Arc::new(Barrier::new(3)));
-        // Two callbacks at a time: one of them is the plain dispatcher's.
         for _ in 0..2 {
             let (remote, count) = (port.clone(), ran.clone());
             let (inside, goes) = (begun.clone(), go.clone());
@@ -236,18 +258,24 @@ fn d06_a_run_waits_for_a_plain_dispatch_that_joined_it() {
             })
             .unwrap();
         }
-        let plain = spawn({
+        let plain = plain.unwrap_or_else(|| {
             let port = port.clone();
-            move || port.dispatch()
+            spawn(move || port.dispatch())
         });
         begun.wait();
         drop(guard);
         go.wait();
         plain.join().unwrap().unwrap();
-        assert_eq!(join(runner)[0].as_ref().unwrap(), &5);
+        assert_eq!(runner.join().unwrap().unwrap(), 5);
         assert_eq!(ran.get(), 4);
         tick();
     }
+}
+
+fn d06_a_guard_that_nobody_waits_for_posts_nothing() {
+    let port = port();
+    drop(port.work_guard());
+    assert_eq!(port.stats().posted, 0);
 }
 
 fn d06_runs_end_while_plain_dispatchers_come_and_go() {
