@@ -134,8 +134,8 @@ impl Port {
         detached
     }
 
-    pub(crate) fn forget_if_stale(&self, handle: usize) -> bool {
-        self.driver.forget_if_stale(handle)
+    pub(crate) fn forget_if_stale(&self, handle: usize, terms: Terms) -> bool {
+        self.driver.forget_if_stale(handle, terms)
     }
 
     /// # Safety

@@ -187,7 +187,8 @@ impl Registration {
 
     /// Whether its value is not its own any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.is_bare && (!self.is_live() || self.core.inner.port.forget_if_stale(self.raw))
+        let port = &self.core.inner.port;
+        self.is_bare && (!self.is_live() || port.forget_if_stale(self.raw, TERMS()))
     }
 
     /// An operation is about to start.

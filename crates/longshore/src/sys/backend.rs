@@ -193,10 +193,11 @@ pub(crate) trait Backend: Sized + Send + Sync {
     /// Forgets a handle that is about to be closed; what is in flight on it is aborted.
     fn detach(&self, handle: Handle<'_>) -> io::Result<()>;
 
-    /// Whether a value no longer names the object it was attached for, as far as the system lets
-    /// that be known. Then it is forgotten, and what waits for it here is cancelled; whatever the
-    /// value names now is not touched. A value that is not attached counts as such.
-    fn forget_if_stale(&self, handle: usize) -> bool;
+    /// Whether a value no longer names the object it was attached for on these terms, as far as the
+    /// system lets that be known. Then it is forgotten, and what waits for it here is cancelled;
+    /// whatever the value names now is not touched. A value that is not attached, or on other terms
+    /// by now, counts as such.
+    fn forget_if_stale(&self, handle: usize, terms: Terms) -> bool;
 
     /// Starts one operation. The header was prepared by the caller.
     ///

@@ -302,11 +302,11 @@ impl Backend for Epoll {
         Ok(())
     }
 
-    fn forget_if_stale(&self, handle: usize) -> bool {
+    fn forget_if_stale(&self, handle: usize, terms: Terms) -> bool {
         let Ok(fd) = RawFd::try_from(handle) else {
             return true;
         };
-        let (is_stale, source) = self.table.remove_if_stale(fd);
+        let (is_stale, source) = self.table.remove_if_stale(fd, terms);
         if let Some(source) = source {
             // Its descriptor went out of the epoll set when it was closed. (If a duplicate keeps
             // the object open, its events find a newer generation, or nothing.)

@@ -297,9 +297,9 @@ impl Backend for Iocp {
 
     /// Told by the mode that was set when it was attached: a new object would not have it. A value
     /// whose object does not skip the port shows only whether it is open, and of what kind.
-    fn forget_if_stale(&self, handle: usize) -> bool {
-        let stale = self.waits.forget_if_stale(handle);
-        stale.unwrap_or_else(|| self.attached.forget_if_stale(handle))
+    fn forget_if_stale(&self, handle: usize, terms: Terms) -> bool {
+        let stale = self.waits.forget_if_stale(handle, terms);
+        stale.unwrap_or_else(|| self.attached.forget_if_stale(handle, terms))
     }
 
     unsafe fn submit(

@@ -129,8 +129,9 @@ impl Table {
     }
 
     /// Whether a descriptor is not, or no longer, the attached one; takes out what is stale.
-    pub(super) fn remove_if_stale(&self, fd: RawFd) -> (bool, Option<Arc<Source>>) {
-        let Some(source) = self.by_fd(fd) else {
+    pub(super) fn remove_if_stale(&self, fd: RawFd, terms: Terms) -> (bool, Option<Arc<Source>>) {
+        // On other terms it is another's, who has got the number since.
+        let Some(source) = self.by_fd(fd).filter(|source| source.terms == terms) else {
             return (true, None);
         };
         if calls::identity(fd).is_ok_and(|(_, now)| now == source.identity) {

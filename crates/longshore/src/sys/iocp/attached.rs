@@ -150,9 +150,10 @@ impl Attached {
     }
 
     /// See [`Backend::forget_if_stale`](crate::sys::backend::Backend::forget_if_stale).
-    pub(super) fn forget_if_stale(&self, raw: usize) -> bool {
+    pub(super) fn forget_if_stale(&self, raw: usize, terms: Terms) -> bool {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = table.get_mut(&raw).filter(|entry| entry.live) else {
+        let is_ours = |entry: &&mut Entry| entry.live && entry.terms == terms;
+        let Some(entry) = table.get_mut(&raw).filter(is_ours) else {
             return true;
         };
         let is_same = look_for_silence(raw).is_ok_and(|skips| skips || !entry.modes.skips);

@@ -275,8 +275,8 @@ impl Waits {
 
     /// See [`Backend::forget_if_stale`](crate::sys::backend::Backend::forget_if_stale): whether the
     /// value is closed is all that the system tells. `None` if it is not attached here.
-    pub(super) fn forget_if_stale(&self, raw: usize) -> Option<bool> {
-        self.terms(raw)?;
+    pub(super) fn forget_if_stale(&self, raw: usize, terms: Terms) -> Option<bool> {
+        self.terms(raw).filter(|mine| *mine == terms)?;
         let mut flags = 0;
         // SAFETY: as in `attach`.
         let is_open = unsafe { GetHandleInformation(raw as _, &raw mut flags) } != 0;
