@@ -146,14 +146,17 @@ impl Drop for Entered {
 
 fn fresh_key() -> usize {
     const BLOCK: usize = 1024;
-    static KEYS: Mutex<&[u8]> = Mutex::new(&[]);
+    /// Blocks whose bytes are keys, kept for ever, and how many of the last one's are in use.
+    static KEYS: Mutex<(Vec<Box<[u8; BLOCK]>>, usize)> = Mutex::new((Vec::new(), BLOCK));
     let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
-    if keys.is_empty() {
-        *keys = Box::leak(Box::new([0; BLOCK]));
+    let (blocks, used) = &mut *keys;
+    if *used == BLOCK {
+        blocks.push(Box::new([0; BLOCK]));
+        *used = 0;
     }
-    let (key, rest) = keys.split_at(1);
-    *keys = rest;
-    key.as_ptr().addr()
+    *used += 1;
+    let last = &blocks[blocks.len() - 1];
+    (&raw const last[*used - 1]).addr()
 }
 
 #[cfg(test)]
