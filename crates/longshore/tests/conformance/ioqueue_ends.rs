@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = tests![
     q06_memory_of_aborted_operations_is_collected_when_nobody_waits,
     q06_a_continuation_is_told_of_the_abort,
     q06_a_dropped_handle_aborts_its_waits,
+    q06_the_end_of_a_queue_aborts_the_waits_of_bare_handles,
     q06_waits_end_when_the_port_is_closed,
     q06_an_aborted_block_is_used_again,
     q06_a_result_whose_handle_is_gone_does_not_keep_its_block,
@@ -164,6 +165,18 @@ fn q06_a_dropped_handle_aborts_its_waits() {
     let wait = queue.wait(&here, &block.0);
     drop(here);
     aborted(port.block_on(wait).unwrap());
+}
+
+fn q06_the_end_of_a_queue_aborts_the_waits_of_bare_handles() {
+    let (port, queue) = queue();
+    let (here, _there) = pair();
+    let block = block(8);
+    // SAFETY: the block keeps the buffer, and the socket outlives the queue.
+    unsafe { queue.register_raw(&*here).unwrap() };
+    recv(&queue, &*here, &block, 8).unwrap();
+    let wait = queue.wait(&*here, &block.0);
+    drop(queue);
+    assert_eq!(aborted(port.block_on(wait).unwrap()).completed, None);
 }
 
 fn q06_waits_end_when_the_port_is_closed() {

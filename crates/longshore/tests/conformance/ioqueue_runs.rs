@@ -86,6 +86,7 @@ fn q08_running_and_poll_tell_what_waits() {
     assert!(!queue.running(), "in flight, and nobody waits");
     let wait = queue.wait(&here, &block.0);
     assert!(queue.running());
+    assert!(!queue.poll(Duration::ZERO).unwrap());
     assert!(!queue.poll(Duration::from_millis(5)).unwrap());
     there.write_all(b"bytes").unwrap();
     while queue.running() {

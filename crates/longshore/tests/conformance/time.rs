@@ -25,6 +25,7 @@ use crate::{
 pub const TESTS: &[Test] = tests![
     time_a_sleep_is_never_early,
     time_sleeps_end_in_the_order_of_their_deadlines,
+    time_sleeps_with_one_deadline_all_end,
     time_a_shorter_sleep_is_served_while_all_threads_are_blocked,
     time_a_sleep_ends_although_the_thread_that_kept_it_is_busy,
     time_a_sleep_ends_although_a_poll_took_its_tick,
@@ -62,6 +63,17 @@ fn time_a_sleep_is_never_early() {
     port.block_on(port.sleep_until(Instant::now()))
         .unwrap()
         .unwrap();
+}
+
+fn time_sleeps_with_one_deadline_all_end() {
+    let port = port();
+    let deadline = Instant::now() + 2 * MS;
+    let tasks: Vec<_> = (0..3)
+        .map(|_| port.spawn(port.sleep_until(deadline)))
+        .collect();
+    for task in tasks {
+        port.block_on(task).unwrap().unwrap().unwrap();
+    }
 }
 
 fn time_sleeps_end_in_the_order_of_their_deadlines() {
