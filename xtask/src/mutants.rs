@@ -5,6 +5,7 @@
 //! reason. It takes hours; `--shard K/N` does a part of it, and what was done before is not done again
 //! (`--fresh` begins anew).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -88,7 +89,7 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
     mutants.env("CARGO_PROFILE_TEST_DEBUG", "0");
     // It fails when a mutant survives; what that means is decided below.
     mutants.status().context("cannot run cargo-mutants")?;
-    judge(&folder.join("mutants.out"))
+    judge(&folder)
 }
 
 /// cargo-mutants, installed under `target/` where it is not on the path.
@@ -110,21 +111,44 @@ fn tool(project: &Project) -> Result<Command> {
     Ok(Command::new(program))
 }
 
-fn judge(out: &Path) -> Result<ExitCode> {
-    let count = |kind: &str| {
-        let list = fs::read_to_string(out.join(format!("{kind}.txt"))).unwrap_or_default();
-        list.lines().count()
-    };
-    // What earlier runs of `--iterate` have seen is in a list of its own.
-    let caught = count("caught") + count("timeout") + count("previously_caught");
-    let (missed, unviable) = (count("missed"), count("unviable"));
-    let viable = caught + missed;
+/// Counts over all runs so far: what was caught, or cannot be compiled, is not tried again, and a shard
+/// leaves out what other shards have tried.
+fn judge(folder: &Path) -> Result<ExitCode> {
+    let all = |kinds: &[&str]| kinds.iter().flat_map(|kind| lines(folder, kind)).collect();
+    let caught: BTreeSet<String> = all(&["caught", "timeout"]);
+    let unviable: BTreeSet<String> = all(&["unviable"]);
+    let mut missed: BTreeSet<String> = all(&["missed"]);
+    missed.retain(|mutant| !caught.contains(mutant));
+    for (kind, mutants) in [
+        ("caught", &caught),
+        ("unviable", &unviable),
+        ("missed", &missed),
+    ] {
+        let list: Vec<_> = mutants.iter().map(String::as_str).collect();
+        fs::write(folder.join(kind).with_extension("txt"), list.join("\n"))?;
+    }
+    let viable = caught.len() + missed.len();
     if viable == 0 {
         bail!("no mutant was tried");
     }
-    let percent = caught * 100 / viable;
+    let percent = caught.len() * 100 / viable;
+    missed
+        .iter()
+        .for_each(|mutant| println!("missed: {mutant}"));
     println!(
-        "mutants: {viable} viable ({unviable} not), {caught} caught, {missed} missed: {percent} %"
+        "mutants: {viable} viable ({} not), {} caught, {} missed: {percent} %",
+        unviable.len(),
+        caught.len(),
+        missed.len()
     );
     Ok(ExitCode::from(u8::from(percent < WANTED)))
+}
+
+/// The mutants of one kind, of this run and of those before.
+fn lines(folder: &Path, kind: &str) -> Vec<String> {
+    [folder.to_owned(), folder.join("mutants.out")]
+        .iter()
+        .filter_map(|place| fs::read_to_string(place.join(kind).with_extension("txt")).ok())
+        .flat_map(|list| list.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
 }
