@@ -146,8 +146,9 @@ impl Drop for Entered {
 
 fn fresh_key() -> usize {
     const BLOCK: usize = 1024;
-    /// Blocks whose bytes are keys, kept for ever, and how many of the last one's are in use.
-    static KEYS: Mutex<(Vec<Box<[u8; BLOCK]>>, usize)> = Mutex::new((Vec::new(), BLOCK));
+    /// Blocks whose bytes are keys, kept for ever where they are, and how many of the last one's are in
+    /// use.
+    static KEYS: Mutex<(Vec<Box<[u8]>>, usize)> = Mutex::new((Vec::new(), BLOCK));
     let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
     let (blocks, used) = &mut *keys;
     if *used == BLOCK {
