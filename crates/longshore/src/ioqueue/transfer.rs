@@ -81,13 +81,7 @@ impl<B: Send + 'static> Transfer<B> {
         F: for<'a> FnOnce(Handle<'a>, *const u8, usize) -> Submission<'a>,
     {
         let is_empty = buffer.is_empty();
-        Self::start(
-            object,
-            buffer,
-            is_empty,
-            |_, _| {},
-            |handle, buffer| describe(handle, buffer.as_ptr(), buffer.len()),
-        )
+        Self::write_out(object, buffer, is_empty, describe)
     }
 
     /// [`write`](Self::write) of a message, which may be empty.
@@ -102,7 +96,17 @@ impl<B: Send + 'static> Transfer<B> {
         for<'a> &'a T: Into<Handle<'a>>,
         F: for<'a> FnOnce(Handle<'a>, *const u8, usize) -> Submission<'a>,
     {
-        let (is_empty, finish): (_, fn(&mut B, usize)) = (false, |_, _| {});
+        Self::write_out(object, buffer, false, describe)
+    }
+
+    fn write_out<T, F>(object: &Arc<Attached<T>>, buffer: B, is_empty: bool, describe: F) -> Self
+    where
+        B: IoBuf,
+        T: Send + Sync + 'static,
+        for<'a> &'a T: Into<Handle<'a>>,
+        F: for<'a> FnOnce(Handle<'a>, *const u8, usize) -> Submission<'a>,
+    {
+        let finish = |_: &mut B, _| {};
         Self::start(object, buffer, is_empty, finish, |handle, buffer| {
             describe(handle, buffer.as_ptr(), buffer.len())
         })

@@ -7,7 +7,11 @@ use std::{
 };
 
 use futures_lite::future::zip;
-use longshore::{pipe, process::Child};
+use longshore::{
+    Dispatcher,
+    pipe::{self, Reader, Writer},
+    process::Child,
+};
 
 use crate::{
     harness::{Test, port},
@@ -49,16 +53,21 @@ fn is_synchronous(end: &impl std::os::windows::io::AsHandle) {
     assert_eq!(longshore::Error::of(&refused), Some(not_overlapped));
 }
 
+/// Starts a child that reads from the one pipe and writes to the other. The command is gone then, which
+/// keeps copies of the child's ends.
+fn between_pipes(port: &Dispatcher, mut command: Command) -> (Writer, Reader, Child) {
+    let (writer, stdin) = pipe::to_child(port).unwrap();
+    let (reader, stderr) = pipe::from_child(port).unwrap();
+    let child = Child::spawn(port, command.stdin(stdin).stderr(stderr)).unwrap();
+    (writer, reader, child)
+}
+
 fn pipe_a_child_echoes_between_two_pipes() {
-    let Some(mut command) = echo("pipe_a_child_echoes_between_two_pipes") else {
+    let Some(command) = echo("pipe_a_child_echoes_between_two_pipes") else {
         return;
     };
     let port = port();
-    let (writer, stdin) = pipe::to_child(&port).unwrap();
-    let (reader, stderr) = pipe::from_child(&port).unwrap();
-    let mut child = Child::spawn(&port, command.stdin(stdin).stderr(stderr)).unwrap();
-    // It keeps copies of the child's ends.
-    drop(command);
+    let (writer, reader, mut child) = between_pipes(&port, command);
     // More than the pipes hold.
     let sent = pattern(2, 300_000);
     let writing = async {
@@ -73,14 +82,11 @@ fn pipe_a_child_echoes_between_two_pipes() {
 }
 
 fn pipe_a_child_that_is_killed_ends_its_pipe() {
-    let Some(mut command) = echo("pipe_a_child_that_is_killed_ends_its_pipe") else {
+    let Some(command) = echo("pipe_a_child_that_is_killed_ends_its_pipe") else {
         return;
     };
     let port = port();
-    let (writer, stdin) = pipe::to_child(&port).unwrap();
-    let (reader, stderr) = pipe::from_child(&port).unwrap();
-    let mut child = Child::spawn(&port, command.stdin(stdin).stderr(stderr)).unwrap();
-    drop(command);
+    let (writer, reader, mut child) = between_pipes(&port, command);
     let reading = reader.read(vec![0; 16]);
     child.kill().unwrap();
     assert!(!port.block_on(child.wait()).unwrap().unwrap().success());
