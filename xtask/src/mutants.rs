@@ -82,7 +82,9 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
     mutants.args(["--iterate", "--jobs", "2", "--timeout", TIMEOUT]);
     mutants.args(["--shuffle", "--colors", "never", "--output"]);
     mutants.arg(&folder);
-    mutants.args(["--", "--lib", "--test", "conformance", "--"]);
+    // Given for building, too: examples and other suites need not be built for each mutant.
+    mutants.args(["--cargo-arg=--lib", "--cargo-arg=--test=conformance"]);
+    mutants.args(["--", "--"]);
     mutants.args(SLOW.iter().flat_map(|test| ["--skip", test]));
     mutants.env("LONGSHORE_QUICK", "1");
     mutants.env("LONGSHORE_FAIL_FAST", "1");

@@ -304,11 +304,9 @@ impl Dispatcher {
     /// ```
     pub fn dispatch_timeout(&self, timeout: Duration) -> io::Result<bool> {
         self.inner
-            .dispatch(match Instant::now().checked_add(timeout) {
-                _ if timeout.is_zero() => Wait::Poll,
-                Some(deadline) => Wait::Until(deadline),
-                // Past the end of the clock.
-                None => Wait::Forever,
+            .dispatch(match timeout.is_zero() {
+                true => Wait::Poll,
+                false => Wait::at_most(timeout),
             })
     }
 

@@ -139,9 +139,7 @@ impl Dispatcher {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn run_for(&self, duration: Duration) -> io::Result<u64> {
-        let deadline = Instant::now().checked_add(duration);
-        self.inner
-            .run(deadline.map_or(Wait::Forever, Wait::Until), u64::MAX)
+        self.inner.run(Wait::at_most(duration), u64::MAX)
     }
 
     /// [`run_for`](Self::run_for), until `deadline` at most.

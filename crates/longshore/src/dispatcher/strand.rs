@@ -20,7 +20,7 @@ use std::{
 
 #[cfg(doc)]
 use super::Dispatcher;
-use super::{Inner, PostError, closure, context::OnCallback, task};
+use super::{Inner, PostError, closure, context::OnCallback};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::trace::event;
@@ -106,12 +106,11 @@ impl Shared {
     /// Drops what is in line; raw handlers are handed over.
     fn discard_all(&self, undelivered: &mut dyn FnMut(OnCallback, usize)) {
         while let Some((callback, word)) = self.pop() {
-            match callback as usize {
+            if callback as usize == closure::RUN as usize {
                 // SAFETY: the strand owned the word, and it is taken out once.
-                key if key == closure::RUN as usize => unsafe { closure::discard_posted(word) },
-                // SAFETY: as above.
-                key if key == task::RUN as usize => unsafe { task::discard(word) },
-                _ => undelivered(callback, word),
+                unsafe { closure::discard_posted(word) };
+            } else {
+                undelivered(callback, word);
             }
         }
     }

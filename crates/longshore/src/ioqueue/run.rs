@@ -34,11 +34,7 @@ impl IoQueue {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn poll(&self, timeout: Duration) -> io::Result<bool> {
-        let wait = match Instant::now().checked_add(timeout) {
-            _ if timeout.is_zero() => Wait::Poll,
-            Some(deadline) => Wait::Until(deadline),
-            None => Wait::Forever,
-        };
+        let wait = Wait::at_most(timeout);
         let inner = &self.shared.core.inner;
         let mut found = inner.dispatch(Wait::Poll)?;
         if !found && !timeout.is_zero() {
@@ -109,5 +105,19 @@ impl Drop for Seat<'_> {
         self.core
             .runners()
             .retain(|guest| !Arc::ptr_eq(guest, &self.guest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatcher::Dispatcher;
+
+    #[test]
+    fn q08_who_has_run_is_told_no_more() {
+        let queue = IoQueue::new(&Dispatcher::new().unwrap());
+        queue.run().unwrap();
+        assert!(!queue.poll(Duration::MAX).unwrap());
+        assert_eq!(queue.shared.core.runners().len(), 0);
     }
 }

@@ -24,7 +24,13 @@
 // UNSAFETY: declares the operations whose memory the caller must keep valid.
 #![expect(unsafe_code)]
 
-use std::{hint::black_box, io, ptr::NonNull, sync::Arc, time::Instant};
+use std::{
+    hint::black_box,
+    io,
+    ptr::NonNull,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     completion::Completion,
@@ -45,6 +51,14 @@ pub(crate) enum Wait {
     Until(Instant),
     /// For ever.
     Forever,
+}
+
+impl Wait {
+    /// From now on. What goes past the end of the clock is for ever.
+    pub(crate) fn at_most(timeout: Duration) -> Self {
+        let deadline = Instant::now().checked_add(timeout);
+        deadline.map_or(Self::Forever, Self::Until)
+    }
 }
 
 /// What `take` returns when an alarm goes off: a word to look at the timers, which anybody may say.

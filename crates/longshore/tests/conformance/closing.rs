@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = tests![
     d10_what_an_undelivered_closure_does_when_dropped_is_not_locked_out,
     d10_a_callback_that_runs_is_not_interrupted,
     d10_a_panic_while_closing_is_passed_on_when_all_else_is_done,
+    d10_a_panic_while_closing_does_not_meet_another_panic,
     d10_a_panic_in_the_hook_is_passed_on_when_all_else_is_done,
     d10_two_ports_are_closed_while_a_third_goes_on,
 ];
@@ -298,6 +299,18 @@ fn d10_a_panic_while_closing_is_passed_on_when_all_else_is_done() {
         assert_eq!(before.load(Ordering::SeqCst), 1);
         assert_eq!(after.load(Ordering::SeqCst), 1);
     }
+}
+
+fn d10_a_panic_while_closing_does_not_meet_another_panic() {
+    let port = port();
+    let bad = OnDrop(|| fail(2));
+    port.post_fn(move || drop(bad)).unwrap();
+    // The port is dropped by the first panic; a second one would end the process.
+    let payload = panic_of(|| {
+        let _port = port;
+        fail(1);
+    });
+    assert_eq!(word_of(&*payload), 1);
 }
 
 fn d10_a_panic_in_the_hook_is_passed_on_when_all_else_is_done() {

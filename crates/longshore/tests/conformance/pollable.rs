@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_lite::future::{block_on, poll_once};
+
 use crate::{
     harness::{Test, port, spawn, tick},
     support::{
@@ -23,6 +25,9 @@ pub const TESTS: &[Test] = tests![
     d01_pollable_stays_readable_until_the_last_entry,
     d01_pollable_is_readable_when_asked_for_late,
     d01_pollable_is_readable_when_a_timer_is_due,
+    d01_pollable_is_readable_when_an_older_timer_is_due,
+    d01_pollable_is_quiet_again_when_a_timer_is_gone,
+    d01_pollable_is_left_alone_by_a_timer_that_nobody_waits_for,
     d01_pollable_is_one_descriptor,
     d01_pollable_hears_posts_of_other_threads,
     d01_pollable_hears_a_post_that_meets_a_poll,
@@ -81,6 +86,41 @@ fn d01_pollable_is_readable_when_a_timer_is_due() {
         }
         assert!(begun.elapsed() >= Duration::from_millis(least));
     }
+    assert!(!readable(fd));
+}
+
+fn d01_pollable_is_readable_when_an_older_timer_is_due() {
+    let port = port();
+    let task = port.spawn(port.sleep(Duration::from_millis(10)));
+    assert!(port.try_dispatch().unwrap(), "it is asleep now");
+    let fd = port.pollable().unwrap();
+    while !task.is_finished() {
+        assert!(poll(fd, 20_000), "the descriptor tells of the timer");
+        while port.try_dispatch().unwrap() {}
+    }
+}
+
+fn d01_pollable_is_quiet_again_when_a_timer_is_gone() {
+    let port = port();
+    let fd = port.pollable().unwrap();
+    let mut nap = Box::pin(port.sleep(Duration::from_millis(10)));
+    assert!(block_on(poll_once(&mut nap)).is_none());
+    assert!(poll(fd, 20_000));
+    drop(nap);
+    assert!(!port.try_dispatch().unwrap());
+    assert!(!readable(fd));
+}
+
+fn d01_pollable_is_left_alone_by_a_timer_that_nobody_waits_for() {
+    let port = port();
+    let fd = port.pollable().unwrap();
+    // Whoever waited has gone, and is not to be told.
+    assert!(!port.dispatch_timeout(Duration::from_millis(1)).unwrap());
+    port.post(1, note).unwrap();
+    assert!(port.dispatch_timeout(Duration::from_secs(20)).unwrap());
+    assert!(!port.try_dispatch().unwrap());
+    let mut nap = Box::pin(port.sleep(Duration::from_secs(3600)));
+    assert!(block_on(poll_once(&mut nap)).is_none());
     assert!(!readable(fd));
 }
 
