@@ -224,3 +224,19 @@ impl Inner {
 // A panic may unwind through a dispatch; nothing in here is left half done by it.
 impl panic::RefUnwindSafe for Inner {}
 impl panic::UnwindSafe for Inner {}
+
+#[cfg(all(test, not(longshore_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d06_a_stop_token_goes_on_while_somebody_is_blocked_for_no_reason() {
+        let state = RunState::default();
+        assert!(!state.wants_token(|| false));
+        let _blocked = Blocked::new(&state.blocked);
+        assert!(state.wants_token(|| false));
+        assert!(!state.wants_token(|| true));
+        state.stopped.store(true, SeqCst);
+        assert!(state.wants_token(|| true));
+    }
+}

@@ -89,6 +89,17 @@ fn d10_what_was_never_delivered_is_dropped_or_handed_over() {
 }
 
 #[test]
+fn d10_tokens_are_nobodys_posts() {
+    let port = port();
+    port.inner.tick().unwrap();
+    port.inner.post(super::tokens::STOP as usize, 0).unwrap();
+    port.post(5, note).unwrap();
+    let mut words = Vec::new();
+    port.close_with(|post| words.push(post.context)).unwrap();
+    assert_eq!(words, [5]);
+}
+
+#[test]
 fn task_futures_end_are_cancelled_and_panic() {
     let (port, token) = (port(), Arc::new(()));
     let held = token.clone();

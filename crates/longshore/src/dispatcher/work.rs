@@ -273,6 +273,28 @@ impl Dispatcher {
     }
 }
 
+#[cfg(all(test, not(longshore_loom)))]
+mod tests {
+    use super::*;
+
+    /// The one schedule that the models reach only beyond their bounds, written out.
+    #[test]
+    fn d06_who_wakes_up_and_falls_asleep_between_two_looks_is_noticed() {
+        let presence = Presence::new();
+        presence.join();
+        presence.join();
+        presence.leave();
+        let word = presence.leave();
+        assert!(presence.is_over(word, || false));
+        let other_wakes = || {
+            presence.join();
+            presence.leave();
+            false
+        };
+        assert!(!presence.is_over(word, other_wakes));
+    }
+}
+
 #[cfg(all(test, longshore_loom))]
 mod model {
     use super::*;

@@ -200,3 +200,27 @@ impl State {
         matches!(*self.phase(), Phase::InFlight(_) | Phase::Abandoned)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl std::task::Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn d03_who_waits_for_an_operation_that_never_began_is_woken() {
+        let state = State::new();
+        let waker = Waker::from(Arc::new(Nobody));
+        state.begin().unwrap();
+        assert!(matches!(state.poll(&waker), Polled::Pending));
+        assert!(state.undo().unwrap().will_wake(&waker));
+        state.begin().unwrap();
+        assert!(state.undo().is_none());
+    }
+}

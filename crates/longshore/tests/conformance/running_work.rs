@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = tests![
     d06_a_run_waits_for_a_block_on,
     d06_the_last_run_releases_the_others,
     d06_the_end_of_runs_releases_no_plain_dispatch,
+    d06_a_plain_dispatch_that_sleeps_keeps_no_run_going,
     d06_a_run_waits_for_a_plain_dispatch_that_joined_it,
     d06_a_run_waits_for_a_plain_dispatch_that_had_slept,
     d06_a_guard_that_nobody_waits_for_posts_nothing,
@@ -218,6 +219,22 @@ fn d06_the_end_of_runs_releases_no_plain_dispatch() {
         port.wake_one().unwrap();
         port.wake_one().unwrap();
         join(plain).into_iter().for_each(|result| result.unwrap());
+        tick();
+    }
+}
+
+fn d06_a_plain_dispatch_that_sleeps_keeps_no_run_going() {
+    for _ in 0..scaled(300) {
+        let port = port();
+        let guard = port.work_guard();
+        let runners = sleepers(&port, 1, Dispatcher::run);
+        let plain = sleepers(&port, 1, Dispatcher::dispatch);
+        drop(guard);
+        for ended in join(runners) {
+            ended.unwrap();
+        }
+        port.wake_one().unwrap();
+        join(plain).remove(0).unwrap();
         tick();
     }
 }
