@@ -303,11 +303,10 @@ impl Dispatcher {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn dispatch_timeout(&self, timeout: Duration) -> io::Result<bool> {
-        self.inner
-            .dispatch(match timeout.is_zero() {
-                true => Wait::Poll,
-                false => Wait::at_most(timeout),
-            })
+        self.inner.dispatch(match timeout.is_zero() {
+            true => Wait::Poll,
+            false => Wait::at_most(timeout),
+        })
     }
 
     /// [`dispatch`](Self::dispatch), until `deadline` at most; `false` when the time was up.

@@ -38,3 +38,29 @@ impl<T> Cell<T> {
 
 #[cfg(longshore_loom)]
 pub(crate) use loom::cell::UnsafeCell as Cell;
+
+/// What models have for a queue: a bare atomic count, so that it orders nothing but itself. A lock
+/// would hide a missing fence.
+#[cfg(all(test, longshore_loom))]
+pub(crate) struct BareQueue(AtomicUsize);
+
+#[cfg(all(test, longshore_loom))]
+impl BareQueue {
+    pub(crate) fn new(entries: usize) -> Self {
+        Self(AtomicUsize::new(entries))
+    }
+
+    pub(crate) fn push(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+
+    pub(crate) fn pop(&self) -> bool {
+        let one_less = |count: usize| count.checked_sub(1);
+        let (taken, missed) = (Ordering::AcqRel, Ordering::Acquire);
+        self.0.fetch_update(taken, missed, one_less).is_ok()
+    }
+}

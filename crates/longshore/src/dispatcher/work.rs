@@ -298,13 +298,13 @@ mod tests {
 #[cfg(all(test, longshore_loom))]
 mod model {
     use super::*;
+    use crate::sync::BareQueue;
     use loom::sync::{Arc, Condvar, Mutex};
 
-    /// A queue around the protocol: a bare count, so that it orders nothing but itself, and a bell
-    /// that remembers each ring.
+    /// A queue around the protocol, and a bell that remembers each ring.
     struct Model {
         presence: Presence,
-        entries: AtomicUsize,
+        entries: BareQueue,
         /// What the next callback does: 1 posts another entry, 2 gives work up and takes up new.
         fertile: AtomicUsize,
         ran: AtomicUsize,
@@ -318,7 +318,7 @@ mod model {
         fn new(entries: usize, guards: usize) -> Arc<Self> {
             let model = Self {
                 presence: Presence::new(),
-                entries: AtomicUsize::new(entries),
+                entries: BareQueue::new(entries),
                 fertile: AtomicUsize::new(1),
                 ran: AtomicUsize::new(0),
                 bell: Mutex::new(0),
@@ -335,22 +335,10 @@ mod model {
             self.heard.notify_one();
         }
 
-        fn pop(&self) -> bool {
-            let mut count = self.entries.load(Ordering::Acquire);
-            while count > 0 {
-                let (next, order) = (count - 1, Ordering::AcqRel);
-                match (self.entries).compare_exchange(count, next, order, Ordering::Acquire) {
-                    Ok(_) => return true,
-                    Err(now) => count = now,
-                }
-            }
-            false
-        }
-
         fn callback(&self) {
             match self.fertile.swap(0, Ordering::AcqRel) {
                 1 => {
-                    self.entries.fetch_add(1, Ordering::Release);
+                    self.entries.push();
                     self.ring();
                 }
                 2 => {
@@ -374,11 +362,11 @@ mod model {
             self.presence.runners.fetch_add(1, Ordering::SeqCst);
             self.presence.join();
             loop {
-                while self.pop() {
+                while self.entries.pop() {
                     self.callback();
                 }
                 let word = self.presence.leave();
-                let is_empty = self.entries.load(Ordering::Acquire) == 0;
+                let is_empty = self.entries.is_empty();
                 let is_over =
                     is_empty && self.presence.is_over(word, || self.presence.has_guards());
                 if is_empty && !is_over {
@@ -438,7 +426,7 @@ mod model {
                 })
             });
             model.fertile.store(2, Ordering::Release);
-            model.entries.fetch_add(1, Ordering::Release);
+            model.entries.push();
             model.ring();
             // The new work comes to its end elsewhere.
             let mut ran = model.renewed.lock().unwrap();

@@ -2,18 +2,18 @@
 //! ever, with nobody left to ring.
 
 use super::*;
+use crate::sync::BareQueue;
 use loom::{
     model::Builder,
     sync::{Arc, Condvar, Mutex},
     thread,
 };
 
-/// The queue and the bell around the protocol. The queue is a bare atomic count, so that it orders
-/// nothing but itself: a lock would hide a missing fence. The bell is an eventfd seen
-/// edge-triggered: each ring releases one waiter, now or later.
+/// The queue and the bell around the protocol. The bell is an eventfd seen edge-triggered: each ring
+/// releases one waiter, now or later.
 struct Port {
     sleepers: Sleepers,
-    entries: AtomicUsize,
+    entries: BareQueue,
     bell: Mutex<Bell>,
     heard: Condvar,
 }
@@ -45,7 +45,7 @@ impl Port {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             sleepers: Sleepers::new(),
-            entries: AtomicUsize::new(0),
+            entries: BareQueue::new(0),
             bell: Mutex::default(),
             heard: Condvar::new(),
         })
@@ -64,38 +64,18 @@ impl Port {
 
     /// `false`: the port was closed, and the entry is taken back.
     fn push(&self) -> bool {
-        self.push_quietly();
+        self.entries.push();
         let state = self.sleepers.after_push();
         if state.is_closed() {
-            return !self.pop();
+            return !self.entries.pop();
         }
         self.wake(state);
         true
     }
 
-    fn push_quietly(&self) {
-        self.entries.fetch_add(1, Ordering::Release);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.entries.load(Ordering::Acquire) == 0
-    }
-
-    fn pop(&self) -> bool {
-        let mut count = self.entries.load(Ordering::Acquire);
-        while count > 0 {
-            let (next, order) = (count - 1, Ordering::AcqRel);
-            match (self.entries).compare_exchange(count, next, order, Ordering::Acquire) {
-                Ok(_) => return true,
-                Err(now) => count = now,
-            }
-        }
-        false
-    }
-
     fn pop_and_look_back(&self) -> bool {
-        let taken = self.pop();
-        if let Some(state) = self.sleepers.look_back(|| self.is_empty()) {
+        let taken = self.entries.pop();
+        if let Some(state) = self.sleepers.look_back(|| self.entries.is_empty()) {
             self.wake(state);
         }
         taken
@@ -104,7 +84,7 @@ impl Port {
     /// The kernel reported `events` finished operations: each is an entry, the first for ourselves.
     fn harvest(&self, events: usize) -> bool {
         for _ in 0..events {
-            self.push_quietly();
+            self.entries.push();
         }
         self.pop_and_look_back()
     }
@@ -116,7 +96,7 @@ impl Port {
     /// Sleeps until the bell rings. `false` if it did not.
     fn sleep(&self, wait: Wait) -> bool {
         let asleep = self.sleepers.commit();
-        if !self.is_empty() || self.is_closed() {
+        if !self.entries.is_empty() || self.is_closed() {
             return false;
         }
         let mut bell = self.bell.lock().unwrap();
@@ -135,7 +115,7 @@ impl Port {
             if self.is_closed() {
                 return Took::Closed;
             }
-            if self.pop() {
+            if self.entries.pop() {
                 return Took::Entry;
             }
             if self.sleep(wait) {
@@ -158,7 +138,7 @@ impl Port {
         assert!(self.sleepers.close());
         self.bell.lock().unwrap().is_level = true;
         self.heard.notify_all();
-        std::iter::from_fn(|| self.pop().then_some(())).count()
+        std::iter::from_fn(|| self.entries.pop().then_some(())).count()
     }
 }
 
@@ -241,7 +221,7 @@ fn loom_a_thread_that_exits_passes_on_what_it_answered_for() {
             Took::Entry => 0,
             _ => 1,
         };
-        assert_eq!(port.entries.load(Ordering::Acquire), left);
+        assert_eq!(port.close(), left);
     });
 }
 
@@ -259,6 +239,6 @@ fn loom_closing_wakes_the_sleeper_and_loses_no_post() {
         let accepted = usize::from(poster.join().unwrap());
         let taken = usize::from(sleeper.join().unwrap() == Took::Entry);
         assert_eq!(accepted, taken + handed_over);
-        assert!(port.is_empty());
+        assert!(port.entries.is_empty());
     });
 }
