@@ -87,6 +87,13 @@ pub fn recv<'h>(
     }
 }
 
+/// A block whose receive of up to 8 bytes has begun.
+pub fn receiving<'h>(queue: &IoQueue, on: impl Into<Handle<'h>>) -> (Overlapped, *mut u8) {
+    let block = block(8);
+    recv(queue, on, &block, 8).unwrap();
+    block
+}
+
 pub fn bytes(overlapped: &Overlapped) -> Vec<u8> {
     *overlapped.take_kept().expect("the block keeps a buffer")
 }
@@ -110,8 +117,7 @@ fn q01_a_handle_is_registered_again_and_again() {
     let (port, queue) = queue();
     let (mut here, mut there) = registered(&queue);
     for _ in 0..3 {
-        let block = block(8);
-        recv(&queue, &here, &block, 8).unwrap();
+        let block = receiving(&queue, &here);
         there.write_all(b"again").unwrap();
         let count = port.block_on(queue.wait(&here, &block.0)).unwrap().unwrap();
         assert_eq!(&bytes(&block.0)[..count], b"again");
@@ -169,8 +175,7 @@ fn q01_a_file_is_registered_and_read() {
 fn q02_a_wait_resolves_to_what_was_read() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let mut wait = queue.wait(&here, &block.0);
     assert!(poll_once(&mut wait).is_pending());
     assert!(block.0.is_in_flight());
@@ -187,8 +192,7 @@ fn q02_a_wait_resolves_to_what_was_read() {
 fn q02_a_continuation_gets_what_was_read() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let got = Arc::new(Mutex::new(None));
     let note = got.clone();
     let then = move |result: io::Result<usize>| *note.lock().unwrap() = Some(result.unwrap());
@@ -217,8 +221,7 @@ fn q02_a_block_is_used_again() {
 fn q02_a_wait_moves_to_another_thread() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let wait = queue.wait(&here, &block.0);
     let task = port.spawn(wait);
     let worker = crate::harness::spawn({
@@ -232,8 +235,7 @@ fn q02_a_wait_moves_to_another_thread() {
 fn q02_a_cancelled_wait_says_so() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let wait = queue.wait(&here, &block.0);
     wait.cancel();
     let error = port.block_on(wait).unwrap().unwrap_err();
@@ -274,8 +276,7 @@ fn q03_a_wait_on_an_unregistered_handle_is_refused_at_once() {
 fn q04_a_second_wait_for_one_operation_is_refused() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let first = queue.wait(&here, &block.0);
     let second = port.block_on(queue.wait(&here, &block.0)).unwrap();
     assert_eq!(refusal(second), Some(Error::AlreadyWaiting));
@@ -320,8 +321,7 @@ fn q04_one_waiter_for_each_handle_where_that_is_wanted() {
 fn q05_a_packet_that_came_before_the_wait_is_kept() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     there.write_all(b"bytes").unwrap();
     while block.0.is_in_flight() {
         port.dispatch().unwrap();
@@ -348,8 +348,7 @@ fn q05_a_packet_that_came_before_the_wait_is_kept() {
 fn q05_a_result_that_nobody_has_read_is_not_overwritten() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     there.write_all(b"bytes").unwrap();
     port.dispatch().unwrap();
     let again = recv(&queue, &here, &block, 8);
@@ -361,8 +360,7 @@ fn q05_a_result_that_nobody_has_read_is_not_overwritten() {
 fn q05_a_dropped_wait_loses_nothing() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let mut wait = queue.wait(&here, &block.0);
     assert!(poll_once(&mut wait).is_pending());
     assert!(queue.running());
@@ -378,8 +376,7 @@ fn q05_a_dropped_wait_loses_nothing() {
 fn q05_a_dropped_wait_lets_go_of_its_waker() {
     let (_port, queue) = queue();
     let (here, _there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let count = Arc::<Count>::default();
     let waker = Waker::from(count.clone());
     let mut wait = queue.wait(&here, &block.0);

@@ -18,7 +18,7 @@ use crate::{
     harness::{Test, scaled, spawn, tick},
     io::refusal,
     io_things::pair,
-    ioqueue::{block, poll_once, queue, recv, registered},
+    ioqueue::{block, poll_once, queue, receiving, recv, registered},
     support::Token,
 };
 
@@ -63,13 +63,11 @@ fn q06_unregistering_aborts_the_waits() {
 fn q06_unregistering_gives_the_handle_back_in_order() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let first = block(8);
-    recv(&queue, &here, &first, 8).unwrap();
+    let _first = receiving(&queue, &here);
     let stream = queue.unregister(here);
     // Late packets are harmless, and the next registration has its own.
     let here = queue.register(stream).map_err(|(error, _)| error).unwrap();
-    let second = block(8);
-    recv(&queue, &here, &second, 8).unwrap();
+    let second = receiving(&queue, &here);
     there.write_all(b"bytes").unwrap();
     let count = port.block_on(queue.wait(&here, &second.0)).unwrap();
     assert_eq!(count.unwrap(), 5);
@@ -82,8 +80,7 @@ fn q06_bytes_that_won_the_race_are_not_lost() {
     for round in 0..rounds {
         tick();
         let (here, there) = registered(&queue);
-        let block = block(8);
-        recv(&queue, &here, &block, 8).unwrap();
+        let block = receiving(&queue, &here);
         let wait = queue.wait(&here, &block.0);
         let writer = spawn(move || {
             crate::support::pause(round % 50 * 20);
@@ -141,8 +138,7 @@ fn q06_memory_of_aborted_operations_is_collected_when_nobody_waits() {
 fn q06_a_continuation_is_told_of_the_abort() {
     let (port, queue) = queue();
     let (here, _there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let told = Arc::new(AtomicUsize::new(0));
     let note = told.clone();
     let then = move |result: io::Result<usize>| {
@@ -160,8 +156,7 @@ fn q06_a_continuation_is_told_of_the_abort() {
 fn q06_a_dropped_handle_aborts_its_waits() {
     let (port, queue) = queue();
     let (here, _there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let wait = queue.wait(&here, &block.0);
     drop(here);
     aborted(port.block_on(wait).unwrap());
@@ -182,8 +177,7 @@ fn q06_the_end_of_a_queue_aborts_the_waits_of_bare_handles() {
 fn q06_waits_end_when_the_port_is_closed() {
     let (port, queue) = queue();
     let (here, _there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let mut wait = queue.wait(&here, &block.0);
     assert!(poll_once(&mut wait).is_pending());
     port.close().unwrap();
@@ -197,8 +191,7 @@ fn q06_waits_end_when_the_port_is_closed() {
 fn q06_an_aborted_block_is_used_again() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let stream = queue.unregister(here);
     while block.0.is_in_flight() {
         port.dispatch().unwrap();
@@ -213,8 +206,7 @@ fn q06_an_aborted_block_is_used_again() {
 fn q06_a_result_whose_handle_is_gone_does_not_keep_its_block() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     there.write_all(b"bytes").unwrap();
     port.dispatch().unwrap();
     let _here: TcpStream = queue.unregister(here);

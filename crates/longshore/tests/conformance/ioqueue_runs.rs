@@ -16,7 +16,7 @@ use longshore::{IoQueue, Submission};
 
 use crate::{
     harness::{Test, scaled, tick},
-    ioqueue::{block, queue, recv, registered},
+    ioqueue::{block, queue, receiving, recv, registered},
     support::{fail, join, panic_of, sleepers},
 };
 
@@ -33,8 +33,7 @@ pub const TESTS: &[Test] = tests![
 fn q08_poll_waits_for_the_first_entry() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let wait = queue.wait(&here, &block.0);
     let mine = queue.clone();
     let poller = sleepers(&port, 1, move |_| mine.poll(Duration::MAX));
@@ -58,8 +57,7 @@ fn q08_poll_and_run_dispatch_all_that_is_ready() {
 fn q08_a_poll_that_comes_and_goes_disturbs_no_run() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     let wait = queue.wait(&here, &block.0);
     let mine = queue.clone();
     let runs = sleepers(&port, 2, move |_| mine.run());
@@ -81,8 +79,7 @@ fn q08_running_and_poll_tell_what_waits() {
     assert!(!port.try_dispatch().unwrap(), "all of what was ready");
 
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     assert!(!queue.running(), "in flight, and nobody waits");
     let wait = queue.wait(&here, &block.0);
     assert!(queue.running());
@@ -130,8 +127,7 @@ fn q08_run_releases_every_thread() {
     for _ in 0..scaled(200) {
         tick();
         let (here, mut there) = registered(&queue);
-        let block = block(8);
-        recv(&queue, &here, &block, 8).unwrap();
+        let block = receiving(&queue, &here);
         let wait = queue.wait(&here, &block.0);
         let mine = queue.clone();
         let threads = sleepers(&port, 3, move |_| mine.run());
@@ -146,8 +142,7 @@ fn q08_run_releases_every_thread() {
 fn q08_a_panic_in_a_continuation_reaches_the_dispatch_only() {
     let (port, queue) = queue();
     let (here, mut there) = registered(&queue);
-    let block = block(8);
-    recv(&queue, &here, &block, 8).unwrap();
+    let block = receiving(&queue, &here);
     queue.wait_then(&here, &block.0, |_| fail(7)).unwrap();
     there.write_all(b"bytes").unwrap();
     panic_of(|| port.dispatch());

@@ -70,6 +70,7 @@ mod pollable;
 mod pool;
 mod posting;
 mod process;
+mod races;
 mod regressions;
 #[cfg(target_os = "linux")]
 mod regressions_linux;

@@ -3,21 +3,18 @@
 use std::{
     io::{ErrorKind, Read, Write},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
 };
 
 use futures_lite::future::{block_on, poll_once, zip};
 use longshore::{ABORTED, Error, pipe};
 
 use crate::{
-    harness::{Test, port, scaled, spawn, tick},
+    harness::{Test, port, scaled, tick},
     io_things::{Scratch, pattern, workers},
     pool::Pool,
-    support::{assert_closed, pause},
+    races::numbers_against_cancels,
+    support::assert_closed,
 };
 
 pub const TESTS: &[Test] = tests![
@@ -155,66 +152,24 @@ fn pipe_a_cancelled_read_leaves_the_bytes_to_the_next() {
     assert_eq!(port.block_on(third).unwrap().0.unwrap(), 4);
 }
 
-/// One number is on its way at a time. The cancelled read has it, or the next one gets it.
 fn pipe_cancel_races_a_write_and_loses_none() {
     let port = port();
     let pool = workers(&port, 1);
-    let (reader, writer) = pipe::ends().unwrap();
+    let (reader, mut writer) = pipe::ends().unwrap();
     let reader = pipe::Reader::new(&port, reader).map_err(|(error, _)| error);
-    let (reader, mut writer) = (reader.unwrap(), writer);
-    let go = Arc::new(AtomicUsize::new(0));
-    let rounds = scaled(100_000);
-    let enough = Instant::now() + Duration::from_secs(10);
-    let sender = spawn({
-        let go = go.clone();
-        move || {
-            let mut sent = 0;
-            loop {
-                match go.load(SeqCst) {
-                    usize::MAX => return sent,
-                    turn if turn > sent => {
-                        sent += 1;
-                        pause(sent % 97 * 10);
-                        writer.write_all(&sent.to_ne_bytes()).unwrap();
-                    }
-                    _ => std::hint::spin_loop(),
-                }
+    let reader = reader.unwrap();
+    numbers_against_cancels(
+        move |number| writer.write_all(&number).unwrap(),
+        |race| {
+            let read = reader.read([0; 8]);
+            if let Some(race) = race {
+                race();
+                read.cancel();
             }
-        }
-    });
-    let (mut won, mut lost) = (0, 0);
-    for round in 1..=rounds {
-        let read = reader.read([0u8; 8]);
-        go.store(round, SeqCst);
-        pause(round % 89 * 10);
-        read.cancel();
-        let (count, mut number) = block_on(read);
-        match count {
-            Ok(count) => {
-                won += 1;
-                assert_eq!(count, 8);
-            }
-            Err(error) => {
-                lost += 1;
-                assert_eq!(error.raw_os_error(), Some(ABORTED as i32));
-                let (count, buffer) = block_on(reader.read([0u8; 8]));
-                assert_eq!(count.unwrap(), 8);
-                number = buffer;
-            }
-        }
-        assert_eq!(usize::from_ne_bytes(number), round);
-        if round % 64 == 0 {
-            tick();
-            if Instant::now() > enough {
-                break;
-            }
-        }
-    }
-    go.store(usize::MAX, SeqCst);
-    let sent = sender.join().unwrap();
-    println!("{sent} numbers: {won} reads won, {lost} cancels");
-    assert_eq!(won + lost, sent);
-    assert_eq!(block_on(reader.read([0; 8])).0.unwrap(), 0);
+            block_on(read)
+        },
+    );
+    assert_eq!(block_on(reader.read([0; 8])).0.unwrap(), 0, "the end");
     pool.finish();
     assert_eq!(port.in_flight(), 0);
 }

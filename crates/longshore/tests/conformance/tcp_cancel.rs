@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_lite::future::block_on;
@@ -18,6 +18,7 @@ use crate::{
     harness::{Counter, Test, port, scaled, spawn, tick},
     io_things::{loopback, workers},
     pool::{Pool, Stream},
+    races::bounded,
     support::{pause, spin_until},
     tcp::{listen, pair},
 };
@@ -90,21 +91,6 @@ fn tcp_cancel_of_a_write_tells_how_much_was_sent() {
         // Windows does not say how much of a cancelled send has left.
         Err(_) => assert!(got.is_empty() || cfg!(windows)),
     }
-}
-
-/// Rounds until the time is up: machines differ.
-fn bounded(rounds: usize, mut round: impl FnMut(usize)) -> usize {
-    let enough = Instant::now() + Duration::from_secs(12);
-    for done in 0..rounds {
-        if done % 64 == 0 {
-            tick();
-            if Instant::now() > enough {
-                return done;
-            }
-        }
-        round(done);
-    }
-    rounds
 }
 
 fn tcp_cancel_races_completion_and_loses_no_byte() {

@@ -3,21 +3,18 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
 };
 
 use futures_lite::future::block_on;
-use longshore::{ABORTED, Dispatcher, net::UdpSocket};
+use longshore::{Dispatcher, net::UdpSocket};
 
 use crate::{
     harness::{Test, port, scaled, tick},
     io_things::{loopback, workers},
     pool::Pool,
-    support::{assert_closed, pause},
+    races::numbers_against_cancels,
+    support::assert_closed,
 };
 
 pub const TESTS: &[Test] = tests![
@@ -146,65 +143,23 @@ fn udp_refused_sends_give_the_buffer_back() {
     assert_eq!(received.unwrap().len, 2);
 }
 
-/// One datagram is on its way at a time. The cancelled receive has it, or the next one gets it.
 fn udp_cancel_races_a_datagram_and_loses_none() {
     let port = port();
     let pool = workers(&port, 1);
     let (socket, address) = bind(&port, false);
     let (peer, _) = std_peer(false);
-    let go = Arc::new(AtomicUsize::new(0));
-    let rounds = scaled(100_000);
-    let enough = Instant::now() + Duration::from_secs(10);
-    let sender = crate::harness::spawn({
-        let go = go.clone();
-        move || {
-            let mut sent = 0;
-            loop {
-                match go.load(SeqCst) {
-                    usize::MAX => return sent,
-                    turn if turn > sent => {
-                        sent += 1;
-                        pause(sent % 97 * 10);
-                        peer.send_to(&sent.to_ne_bytes(), address).unwrap();
-                    }
-                    _ => std::hint::spin_loop(),
-                }
+    numbers_against_cancels(
+        move |number| assert_eq!(peer.send_to(&number, address).unwrap(), 8),
+        |race| {
+            let receive = socket.recv_from([0; 8]);
+            if let Some(race) = race {
+                race();
+                receive.cancel();
             }
-        }
-    });
-    let (mut won, mut lost) = (0, 0);
-    for round in 1..=rounds {
-        let receive = socket.recv_from([0u8; 8]);
-        go.store(round, SeqCst);
-        pause(round % 89 * 10);
-        receive.cancel();
-        let (received, buffer) = block_on(receive);
-        let number = match received {
-            Ok(received) => {
-                won += 1;
-                assert_eq!(received.len, 8);
-                buffer
-            }
-            Err(error) => {
-                lost += 1;
-                assert_eq!(error.raw_os_error(), Some(ABORTED as i32));
-                let (received, buffer) = block_on(socket.recv_from([0u8; 8]));
-                received.unwrap();
-                buffer
-            }
-        };
-        assert_eq!(usize::from_ne_bytes(number), round);
-        if round % 64 == 0 {
-            tick();
-            if Instant::now() > enough {
-                break;
-            }
-        }
-    }
-    go.store(usize::MAX, SeqCst);
-    let sent = sender.join().unwrap();
-    println!("{sent} datagrams: {won} receives won, {lost} cancels");
-    assert_eq!(won + lost, sent);
+            let (received, number) = block_on(receive);
+            (received.map(|received| received.len), number)
+        },
+    );
     pool.finish();
     assert_eq!(port.in_flight(), 0);
 }
