@@ -40,6 +40,7 @@ pub const TESTS: &[Test] = tests![
     q05_a_packet_that_came_before_the_wait_is_kept,
     q05_a_result_that_nobody_has_read_is_not_overwritten,
     q05_a_dropped_wait_loses_nothing,
+    q05_a_wait_dropped_after_the_end_loses_nothing,
     q05_a_dropped_wait_lets_go_of_its_waker,
     q10_raw_and_typed_handles_work_alike,
 ];
@@ -371,6 +372,20 @@ fn q05_a_dropped_wait_loses_nothing() {
         port.block_on(queue.wait(&here, &block.0)).unwrap().unwrap(),
         5
     );
+}
+
+fn q05_a_wait_dropped_after_the_end_loses_nothing() {
+    let (port, queue) = queue();
+    let (here, mut there) = registered(&queue);
+    let block = receiving(&queue, &here);
+    let mut wait = queue.wait(&here, &block.0);
+    assert!(poll_once(&mut wait).is_pending());
+    there.write_all(b"bytes").unwrap();
+    port.dispatch().unwrap();
+    assert!(!block.0.is_in_flight());
+    drop(wait);
+    let count = port.block_on(queue.wait(&here, &block.0)).unwrap();
+    assert_eq!(count.unwrap(), 5);
 }
 
 fn q05_a_dropped_wait_lets_go_of_its_waker() {

@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = tests![
     q06_the_end_of_a_queue_aborts_the_waits_of_bare_handles,
     q06_waits_end_when_the_port_is_closed,
     q06_an_aborted_block_is_used_again,
+    q06_an_aborted_block_is_used_again_when_its_wait_is_dropped,
     q06_a_result_whose_handle_is_gone_does_not_keep_its_block,
     q07_a_handle_closed_early_is_found_and_a_later_one_works,
     q07_a_closed_handle_is_found_when_it_is_touched,
@@ -197,6 +198,24 @@ fn q06_an_aborted_block_is_used_again() {
         port.dispatch().unwrap();
     }
     let here = queue.register(stream).map_err(|(error, _)| error).unwrap();
+    recv(&queue, &here, &block, 8).unwrap();
+    there.write_all(b"bytes").unwrap();
+    let count = port.block_on(queue.wait(&here, &block.0)).unwrap();
+    assert_eq!(count.unwrap(), 5);
+}
+
+fn q06_an_aborted_block_is_used_again_when_its_wait_is_dropped() {
+    let (port, queue) = queue();
+    let (here, _there) = registered(&queue);
+    let block = receiving(&queue, &here);
+    let mut wait = queue.wait(&here, &block.0);
+    assert!(poll_once(&mut wait).is_pending());
+    let _stream: TcpStream = queue.unregister(here);
+    while block.0.is_in_flight() {
+        port.dispatch().unwrap();
+    }
+    drop(wait);
+    let (here, mut there) = registered(&queue);
     recv(&queue, &here, &block, 8).unwrap();
     there.write_all(b"bytes").unwrap();
     let count = port.block_on(queue.wait(&here, &block.0)).unwrap();
