@@ -312,3 +312,68 @@ impl Inner {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dispatcher::{Dispatcher, work::Visitor};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn waker() -> Waker {
+        Waker::noop().clone()
+    }
+
+    #[test]
+    fn time_a_wait_covers_a_timer_that_is_due_no_earlier_than_it_ends() {
+        let now = Instant::now();
+        let mut state = State::default();
+        assert!(!state.is_uncovered(), "there is none");
+        state.wakers.insert((now, 0), waker());
+        assert!(state.is_uncovered());
+        state.keepers.push(now + HOUR);
+        assert!(state.is_uncovered());
+        state.keepers.push(now);
+        assert!(!state.is_uncovered());
+    }
+
+    #[test]
+    fn time_who_leaves_tells_of_a_timer_if_there_is_anybody_to_tell() {
+        let port = Dispatcher::new().unwrap();
+        let inner = &port.inner;
+        let watch = |wait| Watch::new(&inner.timers, &inner.port, wait);
+        assert!(!watch(Wait::Forever).leave(), "no timer");
+        let deadline = Instant::now() + HOUR;
+        inner.set_timer(deadline, waker());
+        assert!(!watch(Wait::Forever).leave(), "nobody waits");
+        assert!(!watch(Wait::Poll).leave());
+        let mut other = watch(Wait::Until(deadline));
+        assert!(
+            other.fire(Wait::Until(deadline)).0.is_none(),
+            "it ends then"
+        );
+        assert!(watch(Wait::Forever).leave());
+        assert!(watch(Wait::Poll).leave());
+        assert_eq!(other.fire(Wait::Forever).0, Some(deadline));
+        assert!(!watch(Wait::Forever).leave(), "there is a keeper");
+        drop(other);
+        let other = watch(Wait::Forever);
+        assert!(watch(Wait::Forever).leave(), "the keeper went away");
+        drop(other);
+        assert!(inner.port.take_queued().unwrap().is_none());
+    }
+
+    #[test]
+    fn time_a_tick_is_no_entry() {
+        let port = Dispatcher::new().unwrap();
+        let inner = &port.inner;
+        for _ in 0..2 {
+            inner.tick().unwrap();
+            let taken = inner.take(Wait::Poll, &Visitor::new(inner)).unwrap();
+            assert_eq!(taken, None);
+            inner.set_timer(Instant::now() + HOUR, waker());
+        }
+    }
+}

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_lite::future::{block_on, poll_once};
 use longshore::Dispatcher;
 
 use crate::{
@@ -35,6 +36,7 @@ pub const TESTS: &[Test] = tests![
     time_a_sleep_on_a_closed_port_is_over,
     time_a_sleep_without_end_only_ends_with_the_port,
     time_a_sleep_may_change_its_task,
+    time_a_sleep_that_is_polled_twice_is_one_timer,
     time_a_dispatch_with_a_limit_serves_sleeps_and_keeps_its_limit,
     time_timeout_prefers_what_is_ready,
     time_timeout_gives_the_future_back,
@@ -117,10 +119,10 @@ fn time_a_shorter_sleep_is_served_while_all_threads_are_blocked() {
     let threads = sleepers(&port, 3, dispatch_all);
     // Foreign executors set the timers, so that no thread of the port happens to look.
     let long = port.sleep(HOUR);
-    let waiter = spawn(move || futures_lite::future::block_on(long));
+    let waiter = spawn(move || block_on(long));
     for _ in 0..scaled(50) {
         let begun = Instant::now();
-        futures_lite::future::block_on(port.sleep(3 * MS)).unwrap();
+        block_on(port.sleep(3 * MS)).unwrap();
         assert!(begun.elapsed() >= 3 * MS);
         tick();
     }
@@ -153,7 +155,7 @@ fn time_a_sleep_ends_although_a_poll_took_its_tick() {
         let port = port();
         let threads = sleepers(&port, 1, dispatch_all);
         let sleep = port.sleep(3 * MS);
-        let waiter = spawn(move || futures_lite::future::block_on(sleep));
+        let waiter = spawn(move || block_on(sleep));
         // This thread takes what it can get, and stays away once the sleep must be over.
         let enough = Instant::now() + 2 * MS;
         while Instant::now() < enough {
@@ -181,7 +183,7 @@ fn time_thousands_of_sleeps_end_each_once() {
         .collect();
     let pool = workers(&port, 2);
     for task in tasks {
-        futures_lite::future::block_on(task).unwrap();
+        block_on(task).unwrap();
         tick();
     }
     assert_eq!(done.load(SeqCst), count);
@@ -234,7 +236,7 @@ fn time_a_flood_of_posts_does_not_keep_sleeps_waiting() {
 fn time_a_sleep_on_a_closed_port_is_over() {
     let port = port();
     let sleep = port.sleep(HOUR);
-    let before = spawn(move || futures_lite::future::block_on(sleep));
+    let before = spawn(move || block_on(sleep));
     let (unpolled, task) = (port.sleep(HOUR), {
         let sleep = port.sleep(HOUR);
         port.spawn(sleep)
@@ -242,18 +244,18 @@ fn time_a_sleep_on_a_closed_port_is_over() {
     port.try_dispatch().unwrap();
     port.clone().close().unwrap();
     assert_closed(before.join().unwrap());
-    assert_closed(futures_lite::future::block_on(unpolled));
-    assert_closed(futures_lite::future::block_on(port.sleep(HOUR)));
+    assert_closed(block_on(unpolled));
+    assert_closed(block_on(port.sleep(HOUR)));
     // The task is not run again.
-    assert!(futures_lite::future::block_on(task).is_err());
+    assert!(block_on(task).is_err());
 }
 
 fn time_a_sleep_without_end_only_ends_with_the_port() {
     let port = port();
     let threads = sleepers(&port, 1, dispatch_all);
     let sleep = port.sleep(Duration::MAX);
-    let waiter = spawn(move || futures_lite::future::block_on(sleep));
-    futures_lite::future::block_on(port.sleep(2 * MS)).unwrap();
+    let waiter = spawn(move || block_on(sleep));
+    block_on(port.sleep(2 * MS)).unwrap();
     assert!(!waiter.is_finished());
     port.close().unwrap();
     assert_closed(waiter.join().unwrap());
@@ -266,15 +268,25 @@ fn time_a_sleep_may_change_its_task() {
     for _ in 0..scaled(50) {
         let mut sleep = Box::pin(port.sleep(2 * MS));
         // Polled once here, then awaited there: the later waker counts.
-        let here = futures_lite::future::poll_once(&mut sleep);
-        if futures_lite::future::block_on(here).is_some() {
+        let here = poll_once(&mut sleep);
+        if block_on(here).is_some() {
             continue;
         }
         let task = port.spawn(sleep);
-        futures_lite::future::block_on(task).unwrap().unwrap();
+        block_on(task).unwrap().unwrap();
         tick();
     }
     pool.finish();
+}
+
+fn time_a_sleep_that_is_polled_twice_is_one_timer() {
+    let port = port();
+    let mut sleep = Box::pin(port.sleep(Duration::from_secs(3600)));
+    for _ in 0..2 {
+        assert!(block_on(poll_once(&mut sleep)).is_none());
+    }
+    drop(sleep);
+    assert_eq!(port.run().unwrap(), 0, "nothing is left to wait for");
 }
 
 fn time_a_dispatch_with_a_limit_serves_sleeps_and_keeps_its_limit() {
@@ -340,7 +352,7 @@ fn time_a_sleep_is_not_missed_by_a_thread_that_kept_a_dropped_one() {
         assert!(!port.try_dispatch().unwrap());
         std::thread::sleep(30 * MS);
         // Nobody but the worker serves this one.
-        futures_lite::future::block_on(port.sleep(5 * MS)).unwrap();
+        block_on(port.sleep(5 * MS)).unwrap();
         tick();
     }
     pool.finish();
@@ -384,5 +396,5 @@ fn time_a_panicking_waker_keeps_no_other_from_waking() {
     let task = port.spawn(std::future::pending::<()>());
     let closed = catch_unwind(AssertUnwindSafe(|| port.clone().close()));
     assert!(closed.is_err());
-    assert!(futures_lite::future::block_on(task).is_err());
+    assert!(block_on(task).is_err());
 }
