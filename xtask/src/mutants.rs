@@ -72,6 +72,7 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
     ] {
         mutants.args(["--exclude-re", excluded]);
     }
+    let known = listed(&mutants)?;
     if let Some(shard) = shard {
         mutants.args(["--shard", &shard]);
     }
@@ -83,7 +84,13 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
     mutants.args(["--shuffle", "--colors", "never", "--output"]);
     mutants.arg(&folder);
     // Given for building, too: examples and other suites need not be built for each mutant.
-    mutants.args(["--cargo-arg=--lib", "--cargo-arg=--test=conformance"]);
+    let suites = [
+        "--lib",
+        "--test=conformance",
+        "--test=tracing",
+        "--features=tracing",
+    ];
+    mutants.args(suites.map(|suite| format!("--cargo-arg={suite}")));
     mutants.args(["--", "--"]);
     mutants.args(SLOW.iter().flat_map(|test| ["--skip", test]));
     mutants.env("LONGSHORE_QUICK", "1");
@@ -92,7 +99,16 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
     mutants.env("CARGO_PROFILE_TEST_DEBUG", "0");
     // It fails when a mutant survives; what that means is decided below.
     mutants.status().context("cannot run cargo-mutants")?;
-    judge(&folder)
+    judge(&folder, &known)
+}
+
+/// All mutants of the sources as they are, in all shards.
+fn listed(mutants: &Command) -> Result<BTreeSet<String>> {
+    let mut list = Command::new(mutants.get_program());
+    list.args(mutants.get_args()).arg("--list");
+    list.current_dir(mutants.get_current_dir().context("set by the caller")?);
+    let names = shell::capture(&mut list)?;
+    Ok(names.lines().map(str::to_owned).collect())
 }
 
 /// cargo-mutants, installed under `target/` where it is not on the path.
@@ -115,12 +131,14 @@ fn tool(project: &Project) -> Result<Command> {
 }
 
 /// Counts over all runs so far: what was caught, or cannot be compiled, is not tried again, and a shard
-/// leaves out what other shards have tried.
-fn judge(folder: &Path) -> Result<ExitCode> {
-    let all = |kinds: &[&str]| kinds.iter().flat_map(|kind| lines(folder, kind)).collect();
-    let caught: BTreeSet<String> = all(&["caught", "timeout"]);
-    let unviable: BTreeSet<String> = all(&["unviable"]);
-    let mut missed: BTreeSet<String> = all(&["missed"]);
+/// leaves out what other shards have tried. What the sources do not have any more does not count.
+fn judge(folder: &Path, known: &BTreeSet<String>) -> Result<ExitCode> {
+    let all = |kinds: &[&str]| -> BTreeSet<String> {
+        let lines = kinds.iter().flat_map(|kind| lines(folder, kind));
+        lines.filter(|mutant| known.contains(mutant)).collect()
+    };
+    let (caught, unviable) = (all(&["caught", "timeout"]), all(&["unviable"]));
+    let mut missed = all(&["missed"]);
     missed.retain(|mutant| !caught.contains(mutant));
     for (kind, mutants) in [
         ("caught", &caught),
@@ -138,8 +156,9 @@ fn judge(folder: &Path) -> Result<ExitCode> {
     missed
         .iter()
         .for_each(|mutant| println!("missed: {mutant}"));
+    let untried = known.len() - viable - unviable.len();
     println!(
-        "mutants: {viable} viable ({} not), {} caught, {} missed: {percent} %",
+        "mutants: {viable} viable ({} not), {} caught, {} missed: {percent} %; {untried} not tried",
         unviable.len(),
         caught.len(),
         missed.len()

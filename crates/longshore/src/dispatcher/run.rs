@@ -225,7 +225,7 @@ impl Inner {
 impl panic::RefUnwindSafe for Inner {}
 impl panic::UnwindSafe for Inner {}
 
-#[cfg(all(test, not(longshore_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -273,7 +273,7 @@ impl Dispatcher {
     }
 }
 
-#[cfg(all(test, not(longshore_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
