@@ -350,10 +350,14 @@ impl Inner {
         }
         let ticket = self.in_flight.expect_post(key, payload);
         self.port.post(packet).or_else(|refused| {
-            match self.in_flight.take_back_post(key, payload, ticket) {
-                true => Err(refused),
-                false => Ok(()),
+            if !self.in_flight.take_back_post(key, payload, ticket) {
+                return Ok(());
             }
+            // A run may have taken it for work. (A token that is refused is not worth another.)
+            if key != tokens::STOP as usize {
+                self.work_ended();
+            }
+            Err(refused)
         })
     }
 

@@ -27,7 +27,9 @@
 //! leaves a run that has ended does so too, for the next sleeper.
 //!
 //! Threads in a plain `dispatch` join in for the time of the call if anybody is inside `run` when they
-//! take their entry; otherwise they pay one look.
+//! take their entry. Otherwise they look once more when they have run it: a run that began meanwhile
+//! may have found the entry still in the table, which is work, and sleeps. The table's lock orders the
+//! two: if the run looked first, its coming is visible to whoever takes the entry out.
 
 use std::{cell::Cell, fmt, sync::Arc};
 
@@ -86,6 +88,25 @@ impl Presence {
     fn must_tell(&self, has_work: impl FnOnce() -> bool) -> bool {
         fence(Ordering::SeqCst);
         self.is_anybody_inside() && self.word.load(Ordering::SeqCst) & AWAKE == 0 && !has_work()
+    }
+
+    /// Somebody comes who is inside no run. `true`: there is one to join.
+    #[inline]
+    fn visit(&self) -> bool {
+        let joins = self.is_anybody_inside();
+        if joins {
+            self.join();
+        }
+        joins
+    }
+
+    /// The visit is over, and the entry done with: whether anybody might have to be told.
+    #[inline]
+    fn end_visit(&self, joined: bool) -> bool {
+        if joined {
+            self.leave();
+        }
+        joined || self.is_anybody_inside()
     }
 
     fn has_guards(&self) -> bool {
@@ -173,16 +194,12 @@ impl<'a> Visitor<'a> {
 
     #[inline]
     fn join_runners(&self) {
-        if self.inner.presence.is_anybody_inside() {
-            self.inner.presence.join();
-            self.joined.set(true);
-        }
+        self.joined.set(self.inner.presence.visit());
     }
 
     #[inline]
     fn leave(&self) {
-        if self.joined.replace(false) {
-            self.inner.presence.leave();
+        if self.inner.presence.end_visit(self.joined.replace(false)) {
             self.inner.work_ended();
         }
     }
@@ -274,8 +291,17 @@ impl Dispatcher {
 }
 
 #[cfg(test)]
+// UNSAFETY: re-posts a Context.
+#[expect(unsafe_code)]
 mod tests {
+    use std::{
+        ptr::NonNull,
+        thread,
+        time::{Duration, Instant},
+    };
+
     use super::*;
+    use crate::{dispatcher::Context, sys::backend::Wait};
 
     /// The one schedule that the models reach only beyond their bounds, written out.
     #[test]
@@ -293,6 +319,36 @@ mod tests {
         };
         assert!(!presence.is_over(word, other_wakes));
     }
+
+    #[test]
+    fn d06_a_run_that_begins_while_an_entry_is_taken_hears_of_its_end() {
+        let port = Dispatcher::new().unwrap();
+        let inner = &port.inner;
+        let context = Context::new(nothing, 0);
+        // SAFETY: the Context lives until its entry is dispatched below.
+        unsafe { port.repost(NonNull::from(&context), 0, 0).unwrap() };
+        let visitor = Visitor::new(inner);
+        let packet = inner.take(Wait::Poll, &visitor).unwrap().unwrap();
+        let runner = thread::spawn({
+            let port = port.clone();
+            move || port.run().unwrap()
+        });
+        while port.stats().sleeping == 0 {
+            thread::yield_now();
+        }
+        assert!(inner.deliver(packet).unwrap());
+        drop(visitor);
+        let begun = Instant::now();
+        while !runner.is_finished() && begun.elapsed() < Duration::from_secs(20) {
+            thread::yield_now();
+        }
+        let slept_on = !runner.is_finished();
+        port.stop().unwrap();
+        assert_eq!(runner.join().unwrap(), 0);
+        assert!(!slept_on);
+    }
+
+    extern "C-unwind" fn nothing(_word: usize, _bytes: u32, _error: u32) {}
 }
 
 #[cfg(all(test, longshore_loom))]
@@ -312,6 +368,8 @@ mod model {
         heard: Condvar,
         renewed: Mutex<bool>,
         heard_of_it: Condvar,
+        /// The table of what is in flight, where a model has one. (A lock may hide a missing fence.)
+        in_flight: Option<Mutex<bool>>,
     }
 
     impl Model {
@@ -325,6 +383,7 @@ mod model {
                 heard: Condvar::new(),
                 renewed: Mutex::new(false),
                 heard_of_it: Condvar::new(),
+                in_flight: None,
             };
             model.presence.guards.store(guards, Ordering::SeqCst);
             Arc::new(model)
@@ -336,6 +395,9 @@ mod model {
         }
 
         fn callback(&self) {
+            if let Some(table) = &self.in_flight {
+                *table.lock().unwrap() = false;
+            }
             match self.fertile.swap(0, Ordering::AcqRel) {
                 1 => {
                     self.entries.push();
@@ -352,8 +414,13 @@ mod model {
             self.ran.fetch_add(1, Ordering::Release);
         }
 
+        fn has_work(&self) -> bool {
+            let in_flight = self.in_flight.as_ref();
+            self.presence.has_guards() || in_flight.is_some_and(|table| *table.lock().unwrap())
+        }
+
         fn tell(&self) {
-            if self.presence.must_tell(|| self.presence.has_guards()) {
+            if self.presence.must_tell(|| self.has_work()) {
                 self.ring();
             }
         }
@@ -367,8 +434,7 @@ mod model {
                 }
                 let word = self.presence.leave();
                 let is_empty = self.entries.is_empty();
-                let is_over =
-                    is_empty && self.presence.is_over(word, || self.presence.has_guards());
+                let is_over = is_empty && self.presence.is_over(word, || self.has_work());
                 if is_empty && !is_over {
                     let mut rings = self.bell.lock().unwrap();
                     while *rings == 0 {
@@ -454,6 +520,29 @@ mod model {
             model.presence.guards.fetch_sub(1, Ordering::SeqCst);
             model.tell();
             runner.join().unwrap();
+        });
+    }
+
+    /// The entry is a completion: work, until whoever dispatches it takes it out of the table.
+    #[test]
+    fn loom_a_run_that_begins_beside_a_dispatch_hears_of_its_end() {
+        loom::model(|| {
+            let mut model = Model::new(1, 0);
+            Arc::get_mut(&mut model).unwrap().in_flight = Some(Mutex::new(true));
+            model.fertile.store(0, Ordering::Release);
+            let runner = loom::thread::spawn({
+                let model = model.clone();
+                move || model.run()
+            });
+            let joined = model.presence.visit();
+            if model.entries.pop() {
+                model.callback();
+            }
+            if model.presence.end_visit(joined) {
+                model.tell();
+            }
+            runner.join().unwrap();
+            assert_eq!(model.ran.load(Ordering::Acquire), 1);
         });
     }
 
