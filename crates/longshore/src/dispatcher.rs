@@ -60,6 +60,7 @@ use run::RunState;
 pub use stats::Stats;
 use stats::{Count, Counters};
 pub use strand::Strand;
+use strand::Strands;
 use task::Tasks;
 pub(crate) use timers::TimerKey;
 use timers::Timers;
@@ -116,6 +117,7 @@ pub(crate) struct Inner {
     presence: Presence,
     counters: Counters,
     pub(crate) notices: Notices,
+    strands: Strands,
     pub(crate) timers: Timers,
     guests: Guests,
     pub(crate) tasks: Tasks,

@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Dispatcher, Inner, in_flight::InFlight, notices::Notices, run::RunState, stats::Counters,
-    task::Tasks, timers::Timers, tokens::Guests, work::Presence,
+    Dispatcher, Inner, Strands, in_flight::InFlight, notices::Notices, run::RunState,
+    stats::Counters, task::Tasks, timers::Timers, tokens::Guests, work::Presence,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -132,6 +132,7 @@ impl Builder {
             presence: Presence::new(),
             counters: Counters::new(),
             notices: Notices::default(),
+            strands: Strands::default(),
             timers: Timers::new(),
             guests: Guests::default(),
             tasks: Tasks::default(),

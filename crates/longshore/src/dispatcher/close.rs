@@ -221,6 +221,7 @@ impl Inner {
                 self.left()
             }
         };
+        self.strands.end(undelivered, &mut panic);
         // After the drain: whoever is told has everything that was there.
         panic = panic.or(self.notices.end());
         // Memory that the kernel still writes, or the caller still waits to get back.

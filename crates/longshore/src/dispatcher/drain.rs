@@ -209,10 +209,8 @@ impl Inner {
                 unsafe { task::discard(word) };
             }
             Entry::Callback(callback, word) if callback as usize == strand::TURN as usize => {
-                let mut hand_over =
-                    |callback, context| undelivered(Undelivered { callback, context });
                 // SAFETY: as above.
-                unsafe { strand::discard(word, &mut hand_over) };
+                unsafe { strand::discard(word) };
             }
             Entry::Callback(callback, context) => undelivered(Undelivered { callback, context }),
             // SAFETY: `decode` took the operation out of flight; its owner kept it alive for us.

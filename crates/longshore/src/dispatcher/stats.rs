@@ -121,7 +121,8 @@ impl Counters {
 #[non_exhaustive]
 pub struct Stats {
     /// Packets that longshore has posted: callbacks, closures, wakes, runnable tasks, and its own
-    /// housekeeping.
+    /// housekeeping. One that was refused, because the port is closed or the kernel out of memory,
+    /// counts all the same.
     pub posted: u64,
     /// Entries that were dispatched, completions and foreign packets among them.
     pub dispatched: u64,
@@ -143,9 +144,10 @@ pub struct Stats {
 impl Dispatcher {
     /// What this port has done so far, and what it is doing.
     ///
-    /// Any thread may ask at any time; no thread that posts or dispatches waits for it. The numbers
+    /// Any thread may ask at any time. Nobody who posts waits for it; who begins or ends an operation
+    /// may, for the moment in which one of the sixteen parts of their table is counted. The numbers
     /// are read one after the other while others go on, so they need not fit each other to the last
-    /// digit. They never run backwards.
+    /// digit. What is counted never runs backwards.
     ///
     /// # Examples
     /// See [`Stats`].

@@ -6,24 +6,29 @@
 //! if there are more. Queue and turn change under one lock, which is never held while a handler runs:
 //! so there is a turn for as long as there are handlers, and never a second one. What one handler
 //! wrote the next one sees, because each passes through that lock before and after.
+//!
+//! Closing takes what is in line from every strand of the port, also from one whose handler runs and
+//! which has no packet in the port. It ends the line under the same lock: each handler was in line
+//! before, and is dropped or handed over, or comes later and is refused. Until then a strand with
+//! handlers has an owner: its turn, or closing, to which whoever finds the turn in vain leaves it.
 // UNSAFETY: a strand travels through the port as a bare word, and what it queues as bare words.
 #![expect(unsafe_code)]
 
 use std::{
     cell::Cell,
     collections::VecDeque,
-    fmt, io, mem, ptr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread,
     time::Duration,
 };
 
 #[cfg(doc)]
 use super::Dispatcher;
-use super::{Inner, PostError, closure, context::OnCallback};
-#[cfg(doc)]
-use crate::error::Error;
-use crate::trace::event;
+use super::{Inner, PostError, close::Undelivered, closure, context::OnCallback, timers::Panic};
+use crate::{error::Error, trace::event};
 
 /// A handler: a callback and its word, as it would be posted.
 type Handler = (OnCallback, usize);
@@ -33,6 +38,8 @@ struct Line {
     handlers: VecDeque<Handler>,
     /// A turn is in the port, or its handler is running. If not, there are no handlers.
     has_turn: bool,
+    /// Closing has taken what was there; there will be no handlers.
+    has_ended: bool,
 }
 
 struct Shared {
@@ -66,32 +73,45 @@ impl Shared {
         self.inner.port.open_or_err()?;
         {
             let mut line = self.line();
+            if line.has_ended {
+                return Err(Error::Closed.into());
+            }
             line.handlers.push_back(handler);
             if mem::replace(&mut line.has_turn, true) {
                 return Ok(());
             }
         }
         let word = self.word();
-        self.inner.post(TURN as usize, word).inspect_err(|_| {
+        self.inner.post(TURN as usize, word).or_else(|refused| {
             // SAFETY: it was not posted, so the reference is ours again.
             drop(unsafe { unpack(word) });
-            // There was no turn, so ours is the handler in front. Others may stand behind it by now.
-            self.pop();
-            if self.end_turn() {
-                self.next_turn();
+            match self.take_back() {
+                true => Err(refused),
+                // Closing has found it in line.
+                false => Ok(()),
             }
         })
     }
 
+    /// The turn of the caller's handler was refused. `false`: the handler is in line no more.
+    fn take_back(self: &Arc<Self>) -> bool {
+        // There was no turn, so the one in front is the caller's. Others may stand behind it by now.
+        let is_there = self.pop().is_some();
+        if is_there && self.end_turn() {
+            self.next_turn();
+        }
+        is_there
+    }
+
     /// Posts the next turn. Handlers depend on it, so a kernel that is short of memory is asked
-    /// again; a port that is closed takes none any more.
+    /// again; a port that is closed takes none any more, and closing takes what is in line.
     fn next_turn(self: &Arc<Self>) {
         let word = self.word();
         while self.inner.post(TURN as usize, word).is_err() {
             if self.inner.port.open_or_err().is_err() {
                 // SAFETY: it was not posted, so the reference is ours again.
                 drop(unsafe { unpack(word) });
-                return self.discard_all(&mut |_, _| {});
+                return self.inner.strands.leave_to_closing(self.clone());
             }
             event!(
                 WARN,
@@ -103,22 +123,81 @@ impl Shared {
         }
     }
 
-    /// Drops what is in line; raw handlers are handed over.
-    fn discard_all(&self, undelivered: &mut dyn FnMut(OnCallback, usize)) {
-        while let Some((callback, word)) = self.pop() {
-            if callback as usize == closure::RUN as usize {
-                // SAFETY: the strand owned the word, and it is taken out once.
-                unsafe { closure::discard_posted(word) };
-            } else {
-                undelivered(callback, word);
+    /// Ends the line: closures are dropped, raw handlers handed over. Goes on after a panic.
+    fn end(&self, undelivered: &mut dyn FnMut(Undelivered), panic: &mut Option<Panic>) {
+        let handlers = {
+            let mut line = self.line();
+            line.has_ended = true;
+            // At once: who finds a handler in line when its turn was refused takes it for its own.
+            mem::take(&mut line.handlers)
+        };
+        for (callback, context) in handlers {
+            let discarded = catch_unwind(AssertUnwindSafe(|| {
+                if callback as usize == closure::RUN as usize {
+                    // SAFETY: the strand owned the word, and it was taken out once, above.
+                    unsafe { closure::discard_posted(context) };
+                } else {
+                    undelivered(Undelivered { callback, context });
+                }
+            }));
+            if let Err(caught) = discarded {
+                panic.get_or_insert(caught);
             }
         }
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.discard_all(&mut |_, _| {});
+/// The strands of a port, for closing.
+#[derive(Default)]
+pub(crate) struct Strands {
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    strands: Vec<Weak<Shared>>,
+    /// Those whose turn was refused, or found in the port: nobody else may have them.
+    stuck: Vec<Arc<Shared>>,
+    have_ended: bool,
+}
+
+impl Strands {
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, strand: &Arc<Shared>) {
+        let strands = &mut self.all().strands;
+        if strands.len() == strands.capacity() {
+            strands.retain(|strand| strand.strong_count() > 0);
+            // As many again, so that few additions have to look through all.
+            let living = strands.len();
+            strands.reserve(living.max(16));
+        }
+        strands.push(Arc::downgrade(strand));
+    }
+
+    /// For a strand that will have no turn any more. If closing was here, it has the strand already.
+    fn leave_to_closing(&self, strand: Arc<Shared>) {
+        let mut all = self.all();
+        if !all.have_ended {
+            all.stuck.push(strand);
+        }
+    }
+
+    /// Ends every line. The queue of the port is empty by now.
+    pub(super) fn end(&self, undelivered: &mut dyn FnMut(Undelivered), panic: &mut Option<Panic>) {
+        let strands: Vec<_> = {
+            let mut all = self.all();
+            all.have_ended = true;
+            let stuck = mem::take(&mut all.stuck);
+            let others = mem::take(&mut all.strands);
+            let others = others.iter().filter_map(Weak::upgrade);
+            others.chain(stuck).collect()
+        };
+        for strand in strands {
+            strand.end(undelivered, panic);
+        }
     }
 }
 
@@ -167,14 +246,15 @@ unsafe fn unpack(word: usize) -> Option<Arc<Shared>> {
     (!raw.is_null()).then(|| unsafe { Arc::from_raw(raw) })
 }
 
-/// Gives a strand up whose turn was never dispatched, because the port was closed.
+/// Leaves a strand to [`Strands::end`], because its turn was found in the port that is closed.
 ///
 /// # Safety
 /// `word` was taken from the port in a packet with the key [`TURN`].
-pub(crate) unsafe fn discard(word: usize, undelivered: &mut dyn FnMut(OnCallback, usize)) {
+pub(crate) unsafe fn discard(word: usize) {
     // SAFETY: passed on.
     if let Some(shared) = unsafe { unpack(word) } {
-        shared.discard_all(undelivered);
+        let inner = shared.inner.clone();
+        inner.strands.leave_to_closing(shared);
     }
 }
 
@@ -214,12 +294,12 @@ pub struct Strand {
 
 impl Strand {
     pub(crate) fn new(inner: &Arc<Inner>) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                inner: inner.clone(),
-                line: Mutex::default(),
-            }),
-        }
+        let shared = Arc::new(Shared {
+            inner: inner.clone(),
+            line: Mutex::default(),
+        });
+        inner.strands.add(&shared);
+        Self { shared }
     }
 
     /// Puts one callback in line, with the word it receives. Amortised, nothing is allocated.

@@ -12,7 +12,7 @@ use longshore::{Dispatcher, dispatcher::Strand};
 
 use crate::{
     harness::{Counter, Test, port, scaled, spawn, tick},
-    support::{Token, assert_closed, join, panic_of, sleepers, word_of},
+    support::{Token, assert_closed, join, note, panic_of, seen, sleepers, word_of},
 };
 
 pub const TESTS: &[Test] = tests![
@@ -26,6 +26,8 @@ pub const TESTS: &[Test] = tests![
     strand_closing_drops_closures_and_hands_over_raw_handlers,
     strand_a_closed_port_gives_the_handler_back,
     strand_nested_dispatch_runs_no_second_handler,
+    strand_closing_hands_over_what_stands_behind_a_handler_that_runs,
+    strand_closing_hands_over_each_raw_handler_once,
     strand_closing_races_posts,
 ];
 
@@ -208,6 +210,69 @@ fn strand_closing_drops_closures_and_hands_over_raw_handlers() {
     assert_eq!(words, [0, 1, 2]);
     assert_eq!(dropped.load(Ordering::SeqCst), 3);
     assert_closed(strand.post(0, nothing));
+}
+
+fn strand_closing_hands_over_what_stands_behind_a_handler_that_runs() {
+    for hold in [false, true] {
+        let port = port();
+        let strand = port.strand();
+        let (begun, go) = (Arc::new(Counter::new()), Arc::new(Counter::new()));
+        let (here, released) = (begun.clone(), go.clone());
+        strand
+            .post_fn(move || {
+                here.add(1);
+                released.wait_for(1);
+            })
+            .unwrap();
+        for word in 1..=3 {
+            strand.post(word, nothing).unwrap();
+        }
+        let dispatching = spawn({
+            let port = port.clone();
+            move || port.dispatch().unwrap()
+        });
+        begun.wait_for(1);
+        // The strand may have no other owner than the handler that runs.
+        let strand = hold.then_some(strand);
+        let mut words = Vec::new();
+        port.close_with(|post| words.push(post.context)).unwrap();
+        go.add(1);
+        dispatching.join().unwrap();
+        assert_eq!(words, [1, 2, 3]);
+        if let Some(strand) = strand {
+            assert_closed(strand.post(4, nothing));
+        }
+    }
+}
+
+fn strand_closing_hands_over_each_raw_handler_once() {
+    for _ in 0..scaled(300) {
+        let port = port();
+        let start = Arc::new(Barrier::new(3));
+        let poster = |_| {
+            let (port, start) = (port.clone(), start.clone());
+            spawn(move || {
+                // No strand of this thread's own outlives its posts.
+                let strand = port.strand();
+                start.wait();
+                (0..).take_while(|_| strand.post(1, note).is_ok()).count()
+            })
+        };
+        let posters: Vec<_> = (0..2).map(poster).collect();
+        let dispatching = spawn({
+            let port = port.clone();
+            move || {
+                while port.dispatch().is_ok() {}
+                seen().len()
+            }
+        });
+        start.wait();
+        let mut handed_over = 0;
+        port.close_with(|_| handed_over += 1).unwrap();
+        let made: usize = join(posters).into_iter().sum();
+        assert_eq!(dispatching.join().unwrap() + handed_over, made);
+        tick();
+    }
 }
 
 fn strand_a_closed_port_gives_the_handler_back() {
