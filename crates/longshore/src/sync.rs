@@ -16,8 +16,17 @@ pub(crate) use std::sync::{
 #[cfg(longshore_loom)]
 pub(crate) use loom::sync::{
     Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicUsize, Ordering, fence},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+
+/// loom's fence; or none, so that the models are seen to fail (`cargo xtask loom`).
+#[cfg(longshore_loom)]
+pub(crate) fn fence(order: Ordering) {
+    static ARE_LEFT_OUT: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    if !ARE_LEFT_OUT.get_or_init(|| std::env::var_os("LONGSHORE_NO_FENCES").is_some()) {
+        loom::sync::atomic::fence(order);
+    }
+}
 
 /// Memory that one party at a time may have, as a protocol elsewhere decides. loom watches who does.
 #[cfg(not(longshore_loom))]
