@@ -173,3 +173,25 @@ impl Dispatcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn stats_a_thread_that_ends_leaves_its_seat_to_the_next() {
+        const THREADS: usize = 200;
+        let before = USED.load(Relaxed);
+        let counters = Counters::new();
+        for _ in 0..THREADS {
+            // Returns after the thread's own values were dropped, unlike a scope.
+            thread::spawn(|| SEAT.with(Seat::slot)).join().unwrap();
+            counters.add(Count::Posted);
+        }
+        assert_eq!(counters.sum(Count::Posted), THREADS as u64);
+        let taken = USED.load(Relaxed) - before;
+        assert!(taken < THREADS / 2, "{taken} seats, other tests' included");
+    }
+}
