@@ -130,6 +130,19 @@ mod tests {
     };
 
     #[test]
+    fn d05_a_refused_closure_comes_with_its_cause() {
+        let cause = crate::error::Error::Closed;
+        let refused = PostError {
+            error: cause.into(),
+            closure: || {},
+        };
+        let source = error::Error::source(&refused).and_then(|error| error.downcast_ref());
+        let told = source.and_then(crate::error::Error::of);
+        assert_eq!(told, Some(cause));
+        assert!(refused.to_string().contains(&cause.to_string()));
+    }
+
+    #[test]
     fn d05_a_block_runs_once_or_is_dropped_once() {
         let (token, ran) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
         let make = || {
