@@ -141,7 +141,8 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::NoSuchSignal`] for one that the system does not know, or does not let be heard; or the
-    /// system's reason: no more descriptors or handles. Nothing is heard then.
+    /// system's reason: no more descriptors or handles. Nothing is heard then, and what the signals do to
+    /// the process is as before, also those of the list that could have been heard.
     pub fn new(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let numbers: Vec<_> = signals.into_iter().map(Signal::as_raw).collect();
         Ok(Self {
@@ -183,6 +184,8 @@ impl Signals {
     /// # Errors
     /// As for [`Listener::new`]; [`Error::Closed`].
     pub fn new(port: &Dispatcher, signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
+        // Before listening, which on Linux takes the default away for good.
+        port.inner.port.open_or_err()?;
         let object = Waitable::new(port, Listener::new(signals)?);
         Ok(Self {
             object: object.map_err(|(error, _)| error)?,
