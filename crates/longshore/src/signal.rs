@@ -23,10 +23,14 @@
 //! stays, because others may have put theirs on top, and the signal is ignored from then on. A
 //! program that wants to end at the second Ctrl-C waits for it on either system:
 //!
-//! ```no_run
+//! ```
 //! use longshore::{Dispatcher, signal::{Signal, Signals}};
 //! let port = Dispatcher::new()?;
 //! let mut signals = Signals::new(&port, [Signal::INTERRUPT, Signal::TERMINATE])?;
+//! # if cfg!(windows) { return Ok(()); } // an event would come to everybody at the console
+//! # #[cfg(unix)]
+//! # // SAFETY: no pointers; it is heard already, so it does not end the process.
+//! # unsafe { libc::raise(libc::SIGTERM) };
 //! let first = port.block_on(signals.wait())??;
 //! println!("{first}: finishing");
 //! port.spawn(async move {
@@ -228,9 +232,14 @@ impl Signals {
 /// The future's: as for [`Signals::new`] and [`Signals::wait`].
 ///
 /// # Examples
-/// ```no_run
+/// ```
 /// let port = longshore::Dispatcher::new()?;
-/// port.block_on(longshore::signal::ctrl_c(&port))??;
+/// let pressed = longshore::signal::ctrl_c(&port);
+/// # if cfg!(windows) { return Ok(()); } // an event would come to everybody at the console
+/// # #[cfg(unix)]
+/// # // SAFETY: no pointers; it is heard already, so it does not end the process.
+/// # unsafe { libc::raise(libc::SIGINT) };
+/// port.block_on(pressed)??;
 /// println!("the end");
 /// # Ok::<(), std::io::Error>(())
 /// ```
