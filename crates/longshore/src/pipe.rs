@@ -313,8 +313,8 @@ impl Writer {
     /// the buffer is lost; [`write`](Self::write) tells and gives it back.
     ///
     /// # Errors
-    /// As for [`write`](Self::write), `WriteZero` if one of the writes moved nothing. The buffer comes back, but how
-    /// much of it was written is not told.
+    /// As for [`write`](Self::write), `WriteZero` if one of the writes moved nothing. The buffer comes back,
+    /// but how much of it was written is not told.
     pub async fn write_all<B: IoBuf + Unpin>(&self, buffer: B) -> BufResult<(), B> {
         write_all(&self.line, buffer).await
     }

@@ -139,9 +139,9 @@ impl Stream {
 
     /// Waits until the other end has read everything that was written, on a thread for calls that block.
     ///
-    /// The call ends when everything was read, or with an error when the other end is closed. Once begun it cannot be
-    /// cancelled: dropping the future, or closing the port, ends the wait for it and nothing else, and this end stays
-    /// open for as long. Nothing that was written is lost by that.
+    /// The call ends when everything was read, or with an error when the other end is closed. Once begun it
+    /// cannot be cancelled: dropping the future, or closing the port, ends the wait for it and nothing else,
+    /// and this end stays open for as long. Nothing that was written is lost by that.
     ///
     /// **Until then it holds one of the three threads** that a port has for its calls ([`Call`]). While the
     /// other ends of three flushes do not read, no file of this port is opened or synced, and no
