@@ -98,10 +98,26 @@ pub fn from_child(port: &Dispatcher) -> io::Result<(Reader, Stdio)> {
 }
 
 /// A pipe to a child process: the writer is ours, and the other end becomes the child's standard
-/// input. See [`from_child`], also for its example.
+/// input, as [`from_child`] says.
+///
+/// The child comes to the end of its input when the writer is dropped.
 ///
 /// # Errors
 /// As for [`pair`].
+///
+/// # Examples
+/// ```
+/// use longshore::{Dispatcher, pipe, process::Child};
+/// use std::process::{Command, Stdio};
+/// let port = Dispatcher::new()?;
+/// let (writer, stdin) = pipe::to_child(&port)?;
+/// let mut shell = Command::new(if cfg!(windows) { "cmd" } else { "sh" });
+/// let mut child = Child::spawn(&port, shell.stdin(stdin).stdout(Stdio::null()))?;
+/// port.block_on(writer.write_all("exit 3\n"))?.0?;
+/// let status = port.block_on(child.wait())??;
+/// assert_eq!(status.code(), Some(3));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn to_child(port: &Dispatcher) -> io::Result<(Writer, Stdio)> {
     let (reader, writer) = pipe::pair(Ours::Writer)?;
     Ok((writer_of(port, writer)?, reader.into()))
@@ -172,6 +188,25 @@ impl Reader {
     }
 
     /// Reads what is there into the buffers, one after the other, at most 64 KiB at once.
+    ///
+    /// One operation and one system call, into a buffer that is copied to these. Dropping the future cancels
+    /// it and gives the buffers up, with what had come in by then; to lose nothing,
+    /// [`cancel`](VectoredTransfer::cancel) it and await it.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    ///
+    /// # Examples
+    /// ```
+    /// # use longshore::{Dispatcher, pipe};
+    /// # let port = Dispatcher::new()?;
+    /// let (reader, writer) = pipe::pair(&port)?;
+    /// port.block_on(writer.write_all("headbody"))?.0?;
+    /// let parts = vec![vec![0; 4], vec![0; 8]];
+    /// let (count, parts) = port.block_on(reader.read_vectored(parts))?;
+    /// assert_eq!((count?, &parts[0][..], &parts[1][..4]), (8, &b"head"[..], &b"body"[..]));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn read_vectored<B: IoBufMut>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
         VectoredTransfer::new(self.read(Staged::room(buffers)))
     }
@@ -248,11 +283,38 @@ impl Writer {
     }
 
     /// Writes the buffers, one after the other, as one operation on a copy of them all.
+    ///
+    /// The count is as for [`write`](Self::write). Dropping the future cancels it: any part of the bytes
+    /// may be in the pipe then, and the buffers are lost. To learn how many, and to have the buffers back,
+    /// [`cancel`](VectoredTransfer::cancel) it and await it.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    ///
+    /// # Examples
+    /// ```
+    /// # use longshore::{Dispatcher, pipe};
+    /// # let port = Dispatcher::new()?;
+    /// let (reader, writer) = pipe::pair(&port)?;
+    /// let (written, parts) = port.block_on(writer.write_vectored(vec!["head", "body"]))?;
+    /// assert_eq!((written?, parts), (8, vec!["head", "body"]));
+    /// let (count, bytes) = port.block_on(reader.read(vec![0; 16]))?;
+    /// assert_eq!(&bytes[..count?], b"headbody");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn write_vectored<B: IoBuf>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
         VectoredTransfer::new(self.write(Staged::gather(buffers)))
     }
 
-    /// Writes the whole buffer, however long.
+    /// Writes the whole buffer, however long, in as many writes as it takes. It begins when it is first
+    /// polled.
+    ///
+    /// It cannot be cancelled but by dropping it. Then how much of the buffer is in the pipe is unknown, and
+    /// the buffer is lost; [`write`](Self::write) tells and gives it back.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write), `WriteZero` if one of the writes moved nothing. The buffer comes back,
+    /// but how much of it was written is not told.
     pub async fn write_all<B: IoBuf + Unpin>(&self, buffer: B) -> BufResult<(), B> {
         write_all(&self.line, buffer).await
     }

@@ -122,10 +122,23 @@ impl Child {
     }
 
     /// Asks the system to end it: `SIGKILL`, `TerminateProcess`. No error if it has exited and was
-    /// waited for.
+    /// waited for. It may take a moment to be gone, and [`wait`](Self::wait) is still to be called.
     ///
     /// # Errors
     /// The operating system's.
+    ///
+    /// # Examples
+    /// ```
+    /// use longshore::{Dispatcher, process::Child};
+    /// use std::process::{Command, Stdio};
+    /// let port = Dispatcher::new()?;
+    /// let mut command = Command::new(if cfg!(windows) { "cmd" } else { "sh" });
+    /// command.stdin(Stdio::piped()).stdout(Stdio::null()); // it waits for commands
+    /// let mut child = Child::spawn(&port, &mut command)?;
+    /// child.kill()?;
+    /// assert!(!port.block_on(child.wait())??.success());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.kill()
     }

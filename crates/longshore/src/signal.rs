@@ -23,10 +23,14 @@
 //! stays, because others may have put theirs on top, and the signal is ignored from then on. A
 //! program that wants to end at the second Ctrl-C waits for it on either system:
 //!
-//! ```no_run
+//! ```
 //! use longshore::{Dispatcher, signal::{Signal, Signals}};
 //! let port = Dispatcher::new()?;
 //! let mut signals = Signals::new(&port, [Signal::INTERRUPT, Signal::TERMINATE])?;
+//! # if cfg!(windows) { return Ok(()); } // an event would come to everybody at the console
+//! # #[cfg(unix)]
+//! # // SAFETY: no pointers; it is heard already, so it does not end the process.
+//! # unsafe { libc::raise(libc::SIGTERM) };
 //! let first = port.block_on(signals.wait())??;
 //! println!("{first}: finishing");
 //! port.spawn(async move {
@@ -141,7 +145,8 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::NoSuchSignal`] for one that the system does not know, or does not let be heard; or the
-    /// system's reason: no more descriptors or handles. Nothing is heard then.
+    /// system's reason: no more descriptors or handles. Nothing is heard then, and what the signals do to
+    /// the process is as before, also those of the list that could have been heard.
     pub fn new(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let numbers: Vec<_> = signals.into_iter().map(Signal::as_raw).collect();
         Ok(Self {
@@ -183,6 +188,8 @@ impl Signals {
     /// # Errors
     /// As for [`Listener::new`]; [`Error::Closed`].
     pub fn new(port: &Dispatcher, signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
+        // Before listening, which on Linux takes the default away for good.
+        port.inner.port.open_or_err()?;
         let object = Waitable::new(port, Listener::new(signals)?);
         Ok(Self {
             object: object.map_err(|(error, _)| error)?,
@@ -225,9 +232,14 @@ impl Signals {
 /// The future's: as for [`Signals::new`] and [`Signals::wait`].
 ///
 /// # Examples
-/// ```no_run
+/// ```
 /// let port = longshore::Dispatcher::new()?;
-/// port.block_on(longshore::signal::ctrl_c(&port))??;
+/// let pressed = longshore::signal::ctrl_c(&port);
+/// # if cfg!(windows) { return Ok(()); } // an event would come to everybody at the console
+/// # #[cfg(unix)]
+/// # // SAFETY: no pointers; it is heard already, so it does not end the process.
+/// # unsafe { libc::raise(libc::SIGINT) };
+/// port.block_on(pressed)??;
 /// println!("the end");
 /// # Ok::<(), std::io::Error>(())
 /// ```

@@ -146,6 +146,18 @@ impl Dispatcher {
     ///
     /// # Errors
     /// As for [`run_for`](Self::run_for).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// let port = longshore::Dispatcher::new()?;
+    /// let _guard = port.work_guard();
+    /// port.post_fn(|| {})?;
+    /// let deadline = Instant::now() + Duration::from_millis(1);
+    /// assert_eq!(port.run_until(deadline)?, 1);
+    /// assert!(Instant::now() >= deadline, "the guard kept it going");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn run_until(&self, deadline: Instant) -> io::Result<u64> {
         self.inner.run(Wait::Until(deadline), u64::MAX)
     }
@@ -179,11 +191,35 @@ impl Dispatcher {
 
     /// Takes a [`stop`](Self::stop) back, so that [`run`](Self::run) can be called again. Do so
     /// after the runs have returned: one that has not noticed the stop yet goes on.
+    ///
+    /// # Examples
+    /// ```
+    /// let port = longshore::Dispatcher::new()?;
+    /// port.post_fn(|| {})?;
+    /// port.stop()?;
+    /// assert_eq!(port.run()?, 0);
+    /// port.restart();
+    /// assert_eq!(port.run()?, 1, "it was still queued");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn restart(&self) {
         self.inner.running.stopped.store(false, SeqCst);
     }
 
-    /// Whether [`stop`](Self::stop) was called and not taken back.
+    /// Whether [`stop`](Self::stop) was called and not taken back. A run that has ended because nothing is
+    /// left to do has not stopped.
+    ///
+    /// # Examples
+    /// ```
+    /// let port = longshore::Dispatcher::new()?;
+    /// port.run()?;
+    /// assert!(!port.is_stopped());
+    /// port.stop()?;
+    /// assert!(port.is_stopped());
+    /// port.restart();
+    /// assert!(!port.is_stopped());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn is_stopped(&self) -> bool {
         self.inner.running.stopped.load(SeqCst)
     }

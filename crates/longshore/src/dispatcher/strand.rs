@@ -326,6 +326,19 @@ impl Strand {
     ///
     /// # Errors
     /// As for [`post`](Self::post); the closure comes back.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::mpsc;
+    /// let port = longshore::Dispatcher::new()?;
+    /// let (strand, (sender, receiver)) = (port.strand(), mpsc::channel());
+    /// let again = sender.clone();
+    /// strand.post_fn(move || sender.send("first").unwrap())?;
+    /// strand.post_fn(move || again.send("second").unwrap())?;
+    /// port.run()?;
+    /// assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ["first", "second"]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn post_fn<F>(&self, handler: F) -> Result<(), PostError<F>>
     where
         F: FnOnce() + Send + 'static,

@@ -147,7 +147,15 @@ impl TcpStream {
         VectoredTransfer::new(self.write(Staged::gather(buffers)))
     }
 
-    /// Writes the whole buffer, however long.
+    /// Writes the whole buffer, however long, in as many writes as it takes. It begins when it is first
+    /// polled; what another task writes may come in between two of them.
+    ///
+    /// It cannot be cancelled but by dropping it. Then how much of the buffer was sent is unknown, and the
+    /// buffer is lost; [`write`](Self::write) tells and gives it back.
+    ///
+    /// # Errors
+    /// The operating system's: `ConnectionReset`, `BrokenPipe`, …; `WriteZero` if one of the writes moved
+    /// nothing. The buffer comes back, but how much of it was sent is not told.
     pub async fn write_all<B: IoBuf + Unpin>(&self, buffer: B) -> BufResult<(), B> {
         let stuck = io::ErrorKind::WriteZero;
         Rest::move_all(buffer, IoBuf::len, stuck, |rest| self.write(rest)).await

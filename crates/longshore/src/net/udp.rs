@@ -113,6 +113,23 @@ impl UdpSocket {
     /// # Errors
     /// The last address's, from the operating system (another family, no route), or `InvalidInput` if
     /// there is no address.
+    ///
+    /// # Examples
+    /// ```
+    /// # use longshore::{Dispatcher, net::UdpSocket};
+    /// # let port = Dispatcher::new()?;
+    /// let (here, there) = (UdpSocket::bind(&port, "127.0.0.1:0")?, UdpSocket::bind(&port, "127.0.0.1:0")?);
+    /// here.connect(there.local_addr()?)?;
+    /// there.connect(here.local_addr()?)?;
+    /// assert_eq!(here.peer_addr()?, there.local_addr()?);
+    /// port.block_on(async {
+    ///     assert_eq!(here.send("hello").await.0?, 5);
+    ///     let (received, buffer) = there.recv(vec![0; 16]).await;
+    ///     assert_eq!(&buffer[..received?.len], b"hello");
+    ///     # std::io::Result::Ok(())
+    /// })??;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn connect(&self, addresses: impl ToSocketAddrs) -> io::Result<()> {
         let mut result = Err(io::ErrorKind::InvalidInput.into());
         for address in addresses.to_socket_addrs()? {
@@ -160,6 +177,9 @@ impl UdpSocket {
     /// # Errors
     /// It resolves to the system's error if the socket is not connected (Windows: `NotConnected`;
     /// Linux: `EDESTADDRREQ`).
+    ///
+    /// # Examples
+    /// See [`connect`](Self::connect).
     pub fn send<B: IoBuf>(&self, buffer: B) -> SendTo<B> {
         SendTo(
             self.start(buffer, AddressSlot::new(), |socket, buffer: &mut B, _| {
@@ -191,6 +211,9 @@ impl UdpSocket {
 
     /// Receives one datagram of the peer that the socket is [connected](Self::connect) to: then
     /// [`recv_from`](Self::recv_from), which this is, brings no other.
+    ///
+    /// # Examples
+    /// See [`connect`](Self::connect).
     pub fn recv<B: IoBufMut>(&self, buffer: B) -> RecvFrom<B> {
         self.recv_from(buffer)
     }

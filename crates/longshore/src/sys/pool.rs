@@ -1,12 +1,13 @@
 //! A few threads for calls that block, where the system offers no other way.
 //!
 //! Two kinds of work come here. *Calls* run to their end and hand their result to a future (see
-//! [`call`](super::call)): opening, syncing. *Transfers* are a backend's own: file operations of a
-//! mechanism that would make the submitter wait for the disk.
+//! [`call`](super::call)): opening, syncing, asking for metadata; on Windows a named pipe's clients and
+//! `flush`. *Transfers* are a backend's own: file operations of a mechanism that would make the submitter
+//! wait for the disk.
 //!
 //! The threads are made when the first work needs one, and end after five seconds without any. No
 //! other part of longshore makes a thread. A call may block for as long as it likes (the open of a
-//! FIFO waits for the other end), so calls leave one thread to the transfers.
+//! FIFO waits for the other end, a `flush` for its reader), so calls leave one thread to the transfers.
 
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,7 @@ pub const TESTS: &[Test] = tests![
     job_closing_keeps_what_was_sent_and_refuses_the_next,
     job_closing_calls_the_function_for_what_was_sent,
     job_closing_survives_a_waker_that_panics,
+    job_closing_survives_a_function_that_panics,
     job_messages_of_a_job_that_was_given_back_are_foreign,
     job_a_forged_message_is_followed_nowhere,
     job_a_second_port_is_refused_and_the_job_comes_back,
@@ -346,6 +347,27 @@ fn watched() -> (Dispatcher, Arc<Mutex<Vec<Packet>>>) {
     let seen = foreign.clone();
     let hook = move |packet: Packet| seen.lock().unwrap().push(packet);
     (builder().on_foreign(hook).build().unwrap(), foreign)
+}
+
+static FAILED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C-unwind" fn failing_each_time(context: usize, _message: u32, _process_id: u32) {
+    let count = FAILED.fetch_add(1, Ordering::SeqCst);
+    std::panic::resume_unwind(Box::new(context + count));
+}
+
+fn job_closing_survives_a_function_that_panics() {
+    let port = port();
+    let job = JobCallback::new(&port, Job::new().unwrap(), 20, failing_each_time);
+    let job = job.map_err(|(error, _)| error).unwrap();
+    let (mut child, stdin) = waiting();
+    job.job().assign(&child).unwrap();
+    drop(stdin);
+    child.wait().unwrap();
+    let panic = panic_of(|| port.clone().close());
+    assert_eq!(word_of(&*panic), 20, "the first");
+    assert!(FAILED.load(Ordering::SeqCst) > 1, "the others were told");
+    assert_closed(port.try_dispatch());
 }
 
 fn job_messages_of_a_job_that_was_given_back_are_foreign() {

@@ -13,7 +13,7 @@ mod os;
 use std::{
     cell::Cell,
     io::{BufRead, BufReader, Read},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     ptr::NonNull,
     sync::{
         Arc,
@@ -49,6 +49,7 @@ pub const TESTS: &[Test] = tests![
     signal_wakes_a_port_whose_threads_all_sleep,
     signal_ctrl_c_listens_from_the_call_on,
     signal_what_cannot_be_heard_is_refused,
+    signal_a_refused_listener_leaves_the_default,
     signal_listeners_come_and_go_while_signals_come,
     signal_without_a_listener_the_default_is_as_documented,
     signal_from_another_process_ends_a_program_in_order,
@@ -324,6 +325,46 @@ fn signal_what_cannot_be_heard_is_refused() {
     assert_eq!(Signal::from_raw(0x7777).to_string(), "signal 30583");
 }
 
+/// Those of the list that could be heard were not touched either.
+fn signal_a_refused_listener_leaves_the_default() {
+    let child = in_child_with(|command| os::with_console(command).output());
+    if let Some(child) = child {
+        return assert_ended_by_default(&child);
+    }
+    let closed = port();
+    closed.clone().close().unwrap();
+    for number in [9, 0x7777, 1000, 0, -1] {
+        let wanted = [os::ASKS_TO_END, Signal::from_raw(number)];
+        match Listener::new(wanted) {
+            Err(refused) => assert_eq!(Error::of(&refused), Some(Error::NoSuchSignal)),
+            // 0 is Ctrl-C on Windows.
+            Ok(heard) => assert!(cfg!(windows) && number == 0, "{heard:?}"),
+        }
+    }
+    assert_closed(Signals::new(&closed, [os::ASKS_TO_END]).map(drop));
+    raise_for_the_default(os::ASKS_TO_END);
+}
+
+/// Said by a child that has done its part, when all that is left is to be ended.
+const ENDS: &str = "the default is to end this process";
+
+/// Nobody listens to it, so the process does not come back from here; the test fails if it does.
+fn raise_for_the_default(signal: Signal) {
+    println!("{ENDS}");
+    os::raise(signal);
+    os::stay_if_it_is_to_end_us();
+    panic!("{signal} did not end the process");
+}
+
+/// The child came as far as [`raise_for_the_default`], and no further.
+fn assert_ended_by_default(child: &Output) {
+    let [said, errors] = [&child.stdout, &child.stderr].map(|text| String::from_utf8_lossy(text));
+    // The test program's last words, whether a test passed or failed.
+    let went_on = said.contains("test result") || errors.contains("panicked");
+    let ended = said.contains(ENDS) && !went_on && os::was_ended_by_default(child.status);
+    assert!(ended, "{}\n{said}\n{errors}", child.status);
+}
+
 fn signal_listeners_come_and_go_while_signals_come() {
     if passed_on_its_own() {
         return;
@@ -361,12 +402,10 @@ fn signal_listeners_come_and_go_while_signals_come() {
 fn signal_without_a_listener_the_default_is_as_documented() {
     let child = in_child_with(|command| os::with_console(command).output());
     if let Some(child) = child {
-        match cfg!(windows) {
-            // The default ends the process. (With which status is another matter under Wine.)
-            true => assert!(!String::from_utf8_lossy(&child.stdout).contains("1 passed")),
+        return match cfg!(windows) {
+            true => assert_ended_by_default(&child),
             false => assert_passed(&child),
-        }
-        return;
+        };
     }
     let (stays, goes) = (Listener::new([FIRST]), Listener::new([FIRST, SECOND]));
     drop(goes);
@@ -376,8 +415,10 @@ fn signal_without_a_listener_the_default_is_as_documented() {
         thread::yield_now();
     }
     drop(stays);
-    os::raise(FIRST);
-    os::stay_if_it_is_to_end_us();
+    match cfg!(windows) {
+        true => raise_for_the_default(FIRST),
+        false => os::raise(FIRST),
+    }
 }
 
 /// Not in the middle of the process' life: asked from outside, while it waits.

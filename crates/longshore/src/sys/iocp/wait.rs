@@ -31,8 +31,8 @@
 //!
 //! # What stays alive
 //! Header, key and handle are the submitter's until the packet (E3). The callback has a counted
-//! reference to what it uses; the port is closed only after every registration has ended, which
-//! dropping one waits for.
+//! reference to what it uses. The port is closed only after no callback can post to it any more: dropping
+//! a registration waits for one that runs, and one whose packet was taken has posted (E4).
 // UNSAFETY: writes the headers of waits, which the kernel does not.
 #![expect(unsafe_code)]
 

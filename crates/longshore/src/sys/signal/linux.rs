@@ -7,13 +7,15 @@
 //! both of which signal-safety(7) allows. The eventfd is open for as long as the action exists, because the
 //! action owns it.
 //!
-//! The registry never gives a signal its default back: where nobody listens any more, it is ignored.
+//! The registry never gives a signal its default back: where nobody listens any more, it is ignored. So
+//! whatever can be refused is refused before anything is registered.
 // UNSAFETY: registers what runs in signal handlers.
 #![expect(unsafe_code)]
 
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
     sync::Arc,
 };
 
@@ -49,7 +51,8 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn new(signals: &[i32]) -> io::Result<Self> {
-        if signals.iter().any(|signal| FORBIDDEN.contains(signal)) {
+        // All of them before any is registered: a registration takes the default away for good.
+        if !signals.iter().all(|&signal| can_be_heard(signal)) {
             return Err(Error::NoSuchSignal.into());
         }
         let mut listener = Self {
@@ -58,14 +61,9 @@ impl Listener {
         };
         for signal in listener.heard.numbers() {
             let heard = listener.heard.clone();
-            // On an error the drop below takes back those that were registered before.
             let tell = move || _ = heard.tell(signal);
             // SAFETY: `tell` is async-signal-safe, as is argued above; it does not panic.
-            let registered = unsafe { signal_hook_registry::register(signal, tell) };
-            let registered = registered.map_err(|error| match error.raw_os_error() {
-                Some(libc::EINVAL) => Error::NoSuchSignal.into(),
-                _ => error,
-            })?;
+            let registered = unsafe { signal_hook_registry::register(signal, tell) }?;
             listener.registered.push(registered);
         }
         Ok(listener)
@@ -74,6 +72,14 @@ impl Listener {
     pub(crate) fn take(&self) -> Option<i32> {
         self.heard.take()
     }
+}
+
+/// Whether the system knows the signal, and lets a program go on that has heard it.
+fn can_be_heard(signal: i32) -> bool {
+    let (nothing_new, unasked) = (ptr::null(), ptr::null_mut());
+    // SAFETY: without an action, old or new, sigaction(2) says whether it knows the number, and no more.
+    let is_known = unsafe { libc::sigaction(signal, nothing_new, unasked) } == 0;
+    is_known && !FORBIDDEN.contains(&signal)
 }
 
 impl Drop for Listener {

@@ -2,12 +2,16 @@
 // UNSAFETY: raises signals.
 #![expect(unsafe_code)]
 
-use std::process::{Child, Command};
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, ExitStatus},
+};
 
 use super::Signal;
 
 pub const FIRST: Signal = Signal::from_raw(libc::SIGUSR1);
 pub const SECOND: Signal = Signal::HANG_UP;
+pub const ASKS_TO_END: Signal = Signal::TERMINATE;
 pub const FROM_OUTSIDE: &[Signal] = &[Signal::INTERRUPT, Signal::TERMINATE, Signal::HANG_UP];
 
 pub fn with_console(command: &mut Command) -> &mut Command {
@@ -32,3 +36,7 @@ pub fn send_to(child: &Child, signal: Signal) {
 }
 
 pub fn stay_if_it_is_to_end_us() {}
+
+pub fn was_ended_by_default(status: ExitStatus) -> bool {
+    status.signal() == Some(ASKS_TO_END.as_raw())
+}

@@ -6,13 +6,13 @@ use std::{
     ffi::c_void,
     io, mem,
     os::windows::process::CommandExt,
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     ptr, thread,
     time::Duration,
 };
 
 use windows_sys::Win32::{
-    Foundation::CloseHandle,
+    Foundation::{CloseHandle, STATUS_CONTROL_C_EXIT},
     System::{
         Console::GenerateConsoleCtrlEvent,
         LibraryLoader::{GetModuleHandleA, GetProcAddress},
@@ -24,6 +24,7 @@ use super::Signal;
 
 pub const FIRST: Signal = Signal::INTERRUPT;
 pub const SECOND: Signal = Signal::QUIT;
+pub const ASKS_TO_END: Signal = Signal::INTERRUPT;
 /// Wine sends no Ctrl-Break from one process to another.
 pub const FROM_OUTSIDE: &[Signal] = &[Signal::INTERRUPT, Signal::INTERRUPT];
 
@@ -71,4 +72,9 @@ pub fn send_to(_child: &Child, signal: Signal) {
 
 pub fn stay_if_it_is_to_end_us() {
     thread::sleep(Duration::from_secs(15));
+}
+
+/// With `STATUS_CONTROL_C_EXIT`; Wine says 0.
+pub fn was_ended_by_default(status: ExitStatus) -> bool {
+    status.code() == Some(STATUS_CONTROL_C_EXIT) || status.success()
 }

@@ -18,9 +18,12 @@ pub type OnJobMessage = extern "C-unwind" fn(context: usize, message: u32, proce
 /// A job's messages, each of which calls a function on the thread that dispatches it.
 ///
 /// What [`JobEvents`] says of them holds here too. Closing the port calls it for what is queued by
-/// then, on the closing thread. A panic in it reaches whoever called `dispatch`. Messages do not count as
-/// work: a [`run`](Dispatcher::run) that shall wait for them needs a
-/// [`work_guard`](Dispatcher::work_guard).
+/// then, on the closing thread. Messages do not count as work: a [`run`](Dispatcher::run) that shall wait
+/// for them needs a [`work_guard`](Dispatcher::work_guard).
+///
+/// A panic in it reaches whoever called `dispatch`. One while the port is being closed does not stop that: the
+/// function is called for the other messages, and when everything else is done the first panic is passed on by
+/// [`close`](Dispatcher::close), or by the drop of the last clone, unless that is part of another panic.
 ///
 /// Dropping this ends the association, and closes the job's handle. A call that another thread has
 /// begun, or whose packet it has taken, may still go on.

@@ -153,6 +153,25 @@ impl JobEvents {
     }
 
     /// The next message, if one was dispatched already.
+    ///
+    /// # Examples
+    /// ```
+    /// use longshore::{Dispatcher, os::windows::{Job, JobEvents, JobMessageKind}};
+    /// let port = Dispatcher::new()?;
+    /// let mut events = JobEvents::new(&port, Job::new()?).map_err(|(error, _)| error)?;
+    /// let mut child = std::process::Command::new("cmd").args(["/c", "pause"]) // waits for its input
+    ///     .stdin(std::process::Stdio::piped())
+    ///     .stdout(std::process::Stdio::null())
+    ///     .spawn()?;
+    /// events.job().assign(&child)?;
+    /// assert_eq!(events.try_next(), None, "sent, and not dispatched yet");
+    /// port.dispatch()?;
+    /// let message = events.try_next().expect("it was dispatched");
+    /// assert_eq!(message.kind, JobMessageKind::NewProcess);
+    /// child.kill()?;
+    /// child.wait()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn try_next(&mut self) -> Option<JobMessage> {
         self.inbox.state().messages.pop_front()
     }

@@ -70,6 +70,8 @@ impl Stream {
     }
 
     /// Reads what is there into the buffers, one after the other, at most 64 KiB at once.
+    ///
+    /// Dropped or cancelled, it is as [`pipe::Reader::read_vectored`] says, where there is an example.
     pub fn read_vectored<B: IoBufMut>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
         VectoredTransfer::new(self.read(Staged::room(buffers)))
     }
@@ -83,12 +85,18 @@ impl Stream {
         pipe::write(&self.line, buffer)
     }
 
-    /// Writes the buffers, one after the other, as one operation on a copy of them all.
+    /// Writes the buffers, one after the other, as one operation on a copy of them all; as one message, if
+    /// the pipe has messages.
+    ///
+    /// Dropped or cancelled, it is as [`pipe::Writer::write_vectored`] says, where there is an example.
     pub fn write_vectored<B: IoBuf>(&self, buffers: Vec<B>) -> VectoredTransfer<B> {
         VectoredTransfer::new(self.write(Staged::gather(buffers)))
     }
 
     /// Writes the whole buffer, however long.
+    ///
+    /// Dropped, it is as [`pipe::Writer::write_all`] says: how much was written is unknown, and the buffer is
+    /// lost.
     pub async fn write_all<B: IoBuf + Unpin>(&self, buffer: B) -> BufResult<(), B> {
         pipe::write_all(&self.line, buffer).await
     }
@@ -131,11 +139,38 @@ impl Stream {
 
     /// Waits until the other end has read everything that was written, on a thread for calls that block.
     ///
-    /// It ends with an error when the other end is closed, and not otherwise: the call cannot be
-    /// cancelled.
+    /// The call ends when everything was read, or with an error when the other end is closed. Once begun it
+    /// cannot be cancelled: dropping the future, or closing the port, ends the wait for it and nothing else,
+    /// and this end stays open for as long. Nothing that was written is lost by that.
+    ///
+    /// **Until then it holds one of the three threads** that a port has for its calls ([`Call`]). While the
+    /// other ends of three flushes do not read, no file of this port is opened or synced, and no
+    /// client opens a pipe on it. So flush for a peer that is known to read, or limit how many are waited
+    /// for; a pipe need not be flushed before it is dropped, but only before
+    /// [`disconnect`](super::Connection::disconnect).
     ///
     /// # Errors
-    /// It resolves to the system's reason, `BrokenPipe` above all.
+    /// It resolves to the system's reason, `BrokenPipe` above all; to [`Error::Closed`] if the port is closed
+    /// first.
+    ///
+    /// # Examples
+    /// ```
+    /// use longshore::{Dispatcher, os::windows::pipe::{ClientOptions, ServerOptions}};
+    /// let port = Dispatcher::new()?;
+    /// let name = format!(r"\\.\pipe\longshore-doc-flush-{}", std::process::id());
+    /// let server = ServerOptions::new().create(&port, &name)?;
+    /// port.block_on(async {
+    ///     let client = ClientOptions::new().open(&port, &name).await?;
+    ///     let server = server.connect().await.map_err(|(error, _)| error)?;
+    ///     server.write_all("bye").await.0?;
+    ///     let flushing = server.flush();
+    ///     client.read(vec![0; 16]).await.0?;
+    ///     flushing.await?;
+    ///     server.disconnect()?; // the client has it all
+    ///     std::io::Result::Ok(())
+    /// })??;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn flush(&self) -> Call<()> {
         let line = self.line.clone();
         let port = &self.line.inner().port;

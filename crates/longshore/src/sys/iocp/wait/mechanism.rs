@@ -176,7 +176,8 @@ impl Armed {
         match self {
             Self::Packet { packets, packet } => {
                 // SAFETY: the packet is open. A signalled one is left in the queue. Pending: it is too
-                // late; cancelled: it was taken already. Neither is success (E2).
+                // late; cancelled: it was taken already. Neither is 0, although the first counts as a
+                // success (E2).
                 let status = unsafe { (packets.cancel)(packet.as_raw_handle(), 0) };
                 status == 0
             }
@@ -267,7 +268,8 @@ impl Registration {
         }
     }
 
-    /// Gives up the registration of a callback that has posted, which may still be on its way out.
+    /// Gives up the registration of a callback that has posted, which may still be on its way out. It is
+    /// not waited for: all that it has left to do is to give its reference back.
     fn leave(&mut self) {
         let wait = std::mem::replace(&mut self.wait, ptr::null_mut());
         if !wait.is_null() {
