@@ -232,6 +232,10 @@ impl Inner {
         let mut dispatched = 0;
         while dispatched < most && self.run_next(wait, &runner)? {
             dispatched += 1;
+            // A queue that is never empty would not let it come to a wait.
+            if wait.is_over() {
+                break;
+            }
         }
         Ok(dispatched)
     }

@@ -1,10 +1,6 @@
 //! Dispatching until nothing waits (Q8).
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{queue::IoQueue, registered::Core};
 #[cfg(doc)]
@@ -41,9 +37,7 @@ impl IoQueue {
             let seat = Seat::new(&self.shared.core);
             while !found && seat.may_wait() {
                 found = seat.guest.wait_for(wait)?;
-                if let Wait::Until(deadline) = wait
-                    && Instant::now() >= deadline
-                {
+                if wait.is_over() {
                     break;
                 }
             }

@@ -59,6 +59,11 @@ impl Wait {
         let deadline = Instant::now().checked_add(timeout);
         deadline.map_or(Self::Forever, Self::Until)
     }
+
+    /// Whether a limit was set, and is passed.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Until(deadline) if Instant::now() >= deadline)
+    }
 }
 
 /// What `take` returns when an alarm goes off: a word to look at the timers, which anybody may say.

@@ -4,7 +4,7 @@ use std::{
     io, panic,
     sync::{
         Arc, Barrier,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -37,6 +37,7 @@ pub const TESTS: &[Test] = tests![
     d06_run_one_dispatches_one_or_says_that_nothing_is_left,
     d06_run_ready_never_waits,
     d06_run_for_ends_in_time_and_not_early,
+    d06_run_for_ends_beside_a_queue_that_is_never_empty,
     d06_all_runs_honour_a_stop,
     d06_a_chain_of_posts_is_never_cut_short,
     d06_a_panic_in_a_run_leaves_the_others_their_end,
@@ -355,6 +356,27 @@ fn d06_run_ready_never_waits() {
     assert_eq!(port.run_ready().unwrap(), 3);
 }
 
+fn d06_run_for_ends_beside_a_queue_that_is_never_empty() {
+    let (port, goes_on) = (port(), Arc::new(AtomicBool::new(true)));
+    fn link(port: &Dispatcher, goes_on: &Arc<AtomicBool>) {
+        let (next, more) = (port.clone(), goes_on.clone());
+        let link = move || {
+            if more.load(Ordering::SeqCst) {
+                link(&next, &more);
+            }
+        };
+        port.post_fn(link).unwrap();
+    }
+    link(&port, &goes_on);
+    let limit = Duration::from_millis(10);
+    let begun = Instant::now();
+    // A run that does not end is found by the watchdog.
+    assert!(port.run_for(limit).unwrap() > 0);
+    assert!(begun.elapsed() >= limit);
+    goes_on.store(false, Ordering::SeqCst);
+    assert_eq!(port.run().unwrap(), 1);
+}
+
 fn d06_run_for_ends_in_time_and_not_early() {
     let port = port();
     assert_eq!(port.run_for(Duration::MAX).unwrap(), 0, "nothing is left");
@@ -366,8 +388,9 @@ fn d06_run_for_ends_in_time_and_not_early() {
     let deadline = Instant::now() + limit;
     let ran = Arc::new(Counter::new());
     chain(&port, 1, &ran);
-    assert_eq!(port.run_until(deadline).unwrap(), 2);
+    let in_time = port.run_until(deadline).unwrap();
     assert!(Instant::now() >= deadline);
+    assert_eq!(in_time + port.run_ready().unwrap(), 2);
 }
 
 fn d06_all_runs_honour_a_stop() {
