@@ -359,6 +359,19 @@ mod tests {
     }
 
     #[test]
+    fn q02_a_block_stays_where_it_is_and_keeps_its_offset() {
+        let overlapped = Overlapped::new();
+        let header = overlapped.as_ptr();
+        assert_eq!(header.addr(), overlapped.block.address());
+        assert_eq!(overlapped.block.offset(), 0);
+        let moved = Box::new(overlapped);
+        assert_eq!(moved.as_ptr(), header);
+        let far = (5 << 32) + 7;
+        moved.set_offset(far);
+        assert_eq!(moved.block.offset(), far);
+    }
+
+    #[test]
     #[cfg_attr(miri, ignore = "needs a socket")]
     fn q04_a_wait_of_what_was_taken_back_leaves_the_next_one_alone() {
         let port = Dispatcher::new().unwrap();
