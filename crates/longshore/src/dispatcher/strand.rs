@@ -385,3 +385,23 @@ impl super::Dispatcher {
         Strand::new(&self.inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::dispatcher::Dispatcher;
+
+    use super::*;
+
+    #[test]
+    fn strand_those_that_are_gone_are_forgotten() {
+        let port = Dispatcher::new().unwrap();
+        let kept = port.strand();
+        for _ in 0..5000 {
+            port.strand();
+        }
+        let all = port.inner.strands.all();
+        assert!(all.strands.len() < 100);
+        let known = all.strands.iter().filter_map(Weak::upgrade);
+        assert!(known.into_iter().any(|one| Arc::ptr_eq(&one, &kept.shared)));
+    }
+}

@@ -89,6 +89,13 @@ fn d10_what_was_never_delivered_is_dropped_or_handed_over() {
 }
 
 #[test]
+fn trace_ports_are_told_from_each_other() {
+    let (one, other) = (port(), port());
+    assert_ne!(one.inner.port.id(), other.inner.port.id());
+    assert_eq!(one.inner.port.id(), one.clone().inner.port.id());
+}
+
+#[test]
 fn d10_tokens_are_nobodys_posts() {
     let port = port();
     port.inner.tick().unwrap();
