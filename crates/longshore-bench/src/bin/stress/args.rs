@@ -20,7 +20,8 @@ counted as a duplicate, and so is a packet that longshore takes for foreign.
   --seed N        what the events are chosen by (default: the time; it is printed)
   --backend NAME  the mechanism: epoll on Linux, iocp on Windows
 
-Exit code: 0 if all is well, 1 if an event was lost, late or delivered twice, 2 for bad arguments.";
+Exit code: 0 if all is well, 1 if an event was lost, late, wrong or delivered twice, or a thread panicked or
+was never woken, 2 for bad arguments.";
 
 pub(crate) enum Request {
     Help,

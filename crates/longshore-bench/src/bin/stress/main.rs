@@ -92,8 +92,9 @@ fn run(options: &Options) -> io::Result<Outcome> {
         options.events, options.actors, options.seed
     );
     let port = Dispatcher::builder().backend(options.backend).build()?;
-    let play = Play::begin(&port, options.events, options.actors, options.seed)?;
+    // First, so that the guarded run has nothing to do but its guard for a while.
     let mut crew = Crew::new(&port, options.seed);
+    let play = Play::begin(&port, options.events, options.actors, options.seed)?;
     let lost = watch(play, &mut crew);
     let missing = crew.dismiss();
     if missing > 0 {
