@@ -2,226 +2,267 @@
 
 use std::{
     io::{self, Write},
-    net::TcpStream as StdStream,
+    net::{TcpListener, TcpStream as StdStream},
     sync::{
-        Arc, Mutex,
-        atomic::{
-            AtomicU64, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use longshore::{ABORTED, Dispatcher, net::TcpStream};
 
-/// What all actors share.
-pub(crate) struct Play {
-    pub(crate) port: Dispatcher,
-    wanted: u64,
-    begun: AtomicU64,
-    pub(crate) delivered: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
-    /// Events that brought something else than what was sent.
-    pub(crate) wrong: AtomicU64,
-    pub(crate) longest_us: AtomicU64,
-    epoch: Instant,
+use super::{
+    lent::Lent,
+    play::{Play, play},
+    random::Random,
+};
+
+/// How many actors there may be: an event's word is its generation times this, plus its actor.
+pub(crate) const MOST: usize = 1000;
+/// In [`Actor::outstanding`]: no event. (Generations begin at 1.)
+const NONE: usize = 0;
+pub(crate) const OPEN: &str = "the port is open, and nothing is refused";
+
+/// When a receive is submitted.
+#[derive(Clone, Copy)]
+pub(crate) enum When {
+    /// Before the data is sent.
+    Before,
+    /// After the data was sent.
+    After,
+    /// No data is sent, and it is cancelled.
+    Cancelled,
 }
 
-impl Play {
-    pub(crate) fn new(port: &Dispatcher, wanted: u64) -> Self {
-        Self {
-            port: port.clone(),
-            wanted,
-            begun: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            duplicates: AtomicU64::new(0),
-            wrong: AtomicU64::new(0),
-            longest_us: AtomicU64::new(0),
-            epoch: Instant::now(),
-        }
-    }
-
-    fn now_us(&self) -> u64 {
-        self.epoch.elapsed().as_micros() as u64
-    }
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A word and a callback.
+    Post,
+    Closure,
+    Timer,
+    /// A Context that is queued by itself.
+    Repost,
+    /// A receive with a Context.
+    Submit(When),
+    /// A receive that is awaited.
+    Await(When),
+    /// An awaited receive that is cancelled while its data comes.
+    Race,
 }
 
-const KINDS: [&str; 6] = [
-    "a post",
-    "a timer",
-    "a receive before the send",
-    "a receive after the send",
-    "a cancelled receive",
-    "a receive that is cancelled while its data comes",
+/// What is drawn from. Timers are the fewest: they take the longest.
+const DECK: [Kind; 13] = [
+    Kind::Post,
+    Kind::Post,
+    Kind::Closure,
+    Kind::Timer,
+    Kind::Repost,
+    Kind::Submit(When::Before),
+    Kind::Submit(When::After),
+    Kind::Submit(When::Cancelled),
+    Kind::Await(When::Before),
+    Kind::Await(When::After),
+    Kind::Await(When::Cancelled),
+    Kind::Race,
+    Kind::Race,
 ];
 
-/// In [`Actor::kind`]: no more events.
-const ENDED: usize = usize::MAX;
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Post => "a post",
+            Self::Closure => "a closure",
+            Self::Timer => "a timer",
+            Self::Repost => "a reposted Context",
+            Self::Submit(When::Before) => "a Context's receive before the send",
+            Self::Submit(When::After) => "a Context's receive after the send",
+            Self::Submit(When::Cancelled) => "a Context's cancelled receive",
+            Self::Await(When::Before) => "a receive before the send",
+            Self::Await(When::After) => "a receive after the send",
+            Self::Await(When::Cancelled) => "a cancelled receive",
+            Self::Race => "a receive that is cancelled while its data comes",
+        }
+    }
+}
 
 pub(crate) struct Actor {
-    pub(crate) number: usize,
-    play: Arc<Play>,
-    random: Mutex<Random>,
-    /// The event that is on its way.
-    sequence: AtomicU64,
-    kind: AtomicUsize,
-    /// When it should be there, in microseconds of the play.
-    due_us: AtomicU64,
+    number: usize,
+    /// The word of the event that is on its way. Whoever delivers it takes it away.
+    outstanding: AtomicUsize,
+    script: Mutex<Script>,
+    pub(crate) lent: Lent,
     ours: TcpStream,
     theirs: StdStream,
 }
 
+struct Script {
+    random: Random,
+    /// Of the event that was begun last.
+    generation: usize,
+    /// What is on its way, and when it should be there, in microseconds of the play. `None`: it is over.
+    event: Option<(Kind, u64)>,
+}
+
+/// What an actor waits for, and for how much longer than it may.
+pub(crate) struct Stuck {
+    pub(crate) actor: usize,
+    pub(crate) what: &'static str,
+    pub(crate) waited: Duration,
+}
+
 impl Actor {
-    pub(crate) fn new(play: &Arc<Play>, number: usize, seed: u64) -> io::Result<Arc<Self>> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let theirs = StdStream::connect(listener.local_addr()?)?;
-        theirs.set_nodelay(true)?;
-        let ours = TcpStream::from_std(&play.port, listener.accept()?.0)?;
-        Ok(Arc::new(Self {
+    pub(crate) fn new(port: &Dispatcher, number: usize, seed: u64) -> io::Result<Self> {
+        let (ours, theirs) = connection()?;
+        let script = Script {
+            random: Random::new(seed, number as u64),
+            generation: 0,
+            event: None,
+        };
+        Ok(Self {
             number,
-            play: play.clone(),
-            random: Mutex::new(Random::new(seed, number as u64)),
-            sequence: AtomicU64::new(0),
-            kind: AtomicUsize::new(0),
-            due_us: AtomicU64::new(u64::MAX),
-            ours,
+            outstanding: AtomicUsize::new(NONE),
+            script: Mutex::new(script),
+            lent: Lent::new(port, number)?,
+            ours: TcpStream::from_std(port, ours)?,
             theirs,
-        }))
+        })
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        self.kind.load(SeqCst) == ENDED
+        self.script().event.is_none()
     }
 
-    /// What it waits for and for how long, if that is longer than it may be.
-    pub(crate) fn stuck_for(&self, limit: Duration) -> Option<(&'static str, Duration)> {
-        let due_us = self.due_us.load(SeqCst);
-        let late = Duration::from_micros(self.play.now_us().checked_sub(due_us)?);
-        let kind = KINDS.get(self.kind.load(SeqCst))?;
-        (late > limit).then_some((kind, late))
+    pub(crate) fn stuck(&self, play: &Play, limit: Duration) -> Option<Stuck> {
+        let (kind, due_us) = self.script().event?;
+        let waited = Duration::from_micros(play.now_us().checked_sub(due_us)?);
+        (waited > limit).then_some(Stuck {
+            actor: self.number,
+            what: kind.name(),
+            waited,
+        })
     }
 
-    /// Begins the next event, if there are to be more.
-    pub(crate) fn next(self: &Arc<Self>) {
-        if self.play.begun.fetch_add(1, Relaxed) >= self.play.wanted {
-            self.kind.store(ENDED, SeqCst);
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().expect("no panic under the lock")
+    }
+
+    /// Takes note of an event, and begins the next one if it was the one that is outstanding.
+    pub(crate) fn delivered(&'static self, word: usize) {
+        match (self.outstanding).compare_exchange(word, NONE, SeqCst, SeqCst) {
+            Ok(_) => self.next(),
+            Err(_) => {
+                play().duplicates.fetch_add(1, SeqCst);
+            }
+        }
+    }
+
+    /// Begins the next event, if there are to be more. Nothing is outstanding.
+    pub(crate) fn next(&'static self) {
+        let play = play();
+        let mut script = self.script();
+        let now_us = play.now_us();
+        if let Some((_, due_us)) = script.event.take() {
+            play.came(now_us.saturating_sub(due_us));
+        }
+        if !play.goes_on() {
             return;
         }
-        let (kind, delay) = {
-            let mut random = self.random.lock().expect("no panic under the lock");
-            // Posts are the most, and timers the fewest: they take the longest.
-            let kind = [0, 0, 0, 0, 1, 2, 2, 3, 3, 4, 5, 5][random.below(12)];
-            (kind, Duration::from_micros(random.below(2000) as u64))
+        let kind = DECK[script.random.below(DECK.len())];
+        let wait_us = match kind {
+            Kind::Timer => script.random.below(2000) as u64,
+            _ => 0,
         };
-        let sequence = self.sequence.load(SeqCst);
-        let wait_us = if kind == 1 {
-            delay.as_micros() as u64
-        } else {
-            0
-        };
-        self.kind.store(kind, SeqCst);
-        self.due_us.store(self.play.now_us() + wait_us, SeqCst);
-        self.begin(kind, delay, sequence);
+        script.generation += 1;
+        script.event = Some((kind, now_us + wait_us));
+        let word = script.generation * MOST + self.number;
+        drop(script);
+        self.outstanding.store(word, SeqCst);
+        self.begin(&play.port, kind, Duration::from_micros(wait_us), word);
     }
 
-    fn begin(self: &Arc<Self>, kind: usize, delay: Duration, sequence: u64) {
-        let (actor, port) = (self.clone(), &self.play.port);
+    fn begin(&'static self, port: &Dispatcher, kind: Kind, wait: Duration, word: usize) {
         match kind {
-            0 => port
-                .post_fn(move || actor.delivered(sequence))
-                .expect("the port is open"),
-            1 => {
-                let sleep = port.sleep(delay);
+            Kind::Post => port.post(word, posted).expect(OPEN),
+            Kind::Closure => port.post_fn(move || self.delivered(word)).expect(OPEN),
+            Kind::Timer => {
+                let sleep = port.sleep(wait);
                 let task = async move {
-                    sleep.await.expect("the port is open");
-                    actor.delivered(sequence);
+                    sleep.await.expect(OPEN);
+                    self.delivered(word);
                 };
                 port.spawn(task).detach();
             }
-            _ => self.begin_receive(kind, sequence),
+            Kind::Repost => self.lent.repost(port, word),
+            Kind::Submit(when) => self.lent.receive(port, when, word),
+            Kind::Await(when) => self.receive(port, when, word),
+            Kind::Race => self.race(port, word),
         }
     }
 
-    fn begin_receive(self: &Arc<Self>, kind: usize, sequence: u64) {
-        let actor = self.clone();
-        if kind == 3 {
-            self.send(sequence);
+    fn receive(&'static self, port: &Dispatcher, when: When, word: usize) {
+        if matches!(when, When::After) {
+            send(&self.theirs, word);
         }
-        let mut read = self.ours.read(Vec::with_capacity(8));
-        match kind {
-            2 => self.send(sequence),
-            4 => read.cancel(),
-            5 => {
-                // Both at once, and neither waits for the other.
-                self.send(sequence);
-                read.cancel();
-            }
-            _ => {}
+        let read = self.ours.read(Vec::with_capacity(8));
+        match when {
+            When::Before => send(&self.theirs, word),
+            When::After => {}
+            When::Cancelled => read.cancel(),
         }
         let task = async move {
-            let (result, mut buffer) = (&mut read).await;
-            let is_aborted =
-                matches!(&result, Err(error) if error.raw_os_error() == Some(ABORTED as i32));
-            // What was sent while the receive was cancelled is not lost: the next one gets it.
-            if kind == 5 && is_aborted {
-                let (again, bytes) = actor.ours.read(Vec::with_capacity(8)).await;
-                buffer = bytes;
-                actor.check(matches!(again, Ok(8)) && buffer == sequence.to_le_bytes());
-            } else if kind == 4 {
-                actor.check(is_aborted && buffer.is_empty());
-            } else {
-                actor.check(matches!(result, Ok(8)) && buffer == sequence.to_le_bytes());
-            }
-            actor.delivered(sequence);
+            let (result, buffer) = read.await;
+            play().check(match when {
+                When::Cancelled => is_aborted(&result) && buffer.is_empty(),
+                _ => brought(&result, &buffer, word),
+            });
+            self.delivered(word);
         };
-        self.play.port.spawn(task).detach();
+        port.spawn(task).detach();
     }
 
-    fn send(&self, sequence: u64) {
-        // Eight bytes on an empty connection never block.
-        let sent = (&self.theirs).write_all(&sequence.to_le_bytes());
-        sent.expect("the connection is open");
-    }
-
-    fn check(&self, is_right: bool) {
-        self.play.wrong.fetch_add(u64::from(!is_right), Relaxed);
-    }
-
-    fn delivered(self: &Arc<Self>, sequence: u64) {
-        let play = &self.play;
-        let next = sequence + 1;
-        if (self.sequence)
-            .compare_exchange(sequence, next, SeqCst, SeqCst)
-            .is_err()
-        {
-            play.duplicates.fetch_add(1, SeqCst);
-            return;
-        }
-        let late_us = play.now_us().saturating_sub(self.due_us.load(SeqCst));
-        play.longest_us.fetch_max(late_us, Relaxed);
-        play.delivered.fetch_add(1, SeqCst);
-        self.next();
+    fn race(&'static self, port: &Dispatcher, word: usize) {
+        let read = self.ours.read(Vec::with_capacity(8));
+        // Both at once, and neither waits for the other.
+        send(&self.theirs, word);
+        read.cancel();
+        let task = async move {
+            let (mut result, mut buffer) = read.await;
+            // What was sent while the receive was cancelled is not lost: the next one gets it.
+            if is_aborted(&result) {
+                (result, buffer) = self.ours.read(Vec::with_capacity(8)).await;
+            }
+            play().check(brought(&result, &buffer, word));
+            self.delivered(word);
+        };
+        port.spawn(task).detach();
     }
 }
 
-/// A small generator whose numbers depend on the seed alone (the method is Marsaglia's xorshift64*).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
-        // Never 0, and far apart for seeds that are close.
-        Self(
-            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                ^ (stream + 1).wrapping_mul(0xd1b5_4a32_d192_ed03)
-                | 1,
-        )
+extern "C-unwind" fn posted(word: usize) {
+    if let Some(actor) = play().actor(word % MOST) {
+        actor.delivered(word);
     }
+}
 
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
+/// Our end of a connection, and the other one.
+pub(crate) fn connection() -> io::Result<(StdStream, StdStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let theirs = StdStream::connect(listener.local_addr()?)?;
+    theirs.set_nodelay(true)?;
+    Ok((listener.accept()?.0, theirs))
+}
+
+pub(crate) fn send(mut theirs: &StdStream, word: usize) {
+    // Eight bytes on an empty connection never block.
+    let sent = theirs.write_all(&(word as u64).to_ne_bytes());
+    sent.expect("the connection is open");
+}
+
+fn brought(result: &io::Result<usize>, buffer: &[u8], word: usize) -> bool {
+    matches!(result, Ok(8)) && buffer == (word as u64).to_ne_bytes()
+}
+
+fn is_aborted(result: &io::Result<usize>) -> bool {
+    matches!(result, Err(error) if error.raw_os_error() == Some(ABORTED as i32))
 }

@@ -4,19 +4,24 @@ use std::{env, str::FromStr};
 
 use longshore::Backend;
 
+use super::actor::MOST;
+
 pub(crate) const HELP: &str = "\
 Usage: stress [--events N] [--actors N] [--seed N] [--backend NAME]
 
-Actors with exactly one outstanding event each (a post, a timer, a receive submitted before or after its
-data was sent, a receive that is cancelled), and 2 to 8 dispatching threads that come and go. Every event
-has to be delivered once, and none may take 500 ms longer than it waits on purpose.
+Actors with exactly one outstanding event each (a post, a closure, a timer, a reposted Context, a receive
+submitted before or after its data was sent, a receive that is cancelled), and 2 to 8 threads that come and
+go, some inside run and its like, others in plain dispatches. Every event has to be delivered once, and none
+may take 500 ms longer than it waits on purpose. An event that its actor does not wait for (any more) is
+counted as a duplicate, and so is a packet that longshore takes for foreign.
 
   --events N      how many events (default: 1,000,000)
-  --actors N      how many actors (default: 48)
+  --actors N      how many actors, with four sockets each (default: 48)
   --seed N        what the events are chosen by (default: the time; it is printed)
   --backend NAME  the mechanism: epoll on Linux, iocp on Windows
 
-Exit code: 0 if all is well, 1 if an event was lost, late or delivered twice, 2 for bad arguments.";
+Exit code: 0 if all is well, 1 if an event was lost, late, wrong or delivered twice, or a thread panicked or
+was never woken, 2 for bad arguments.";
 
 pub(crate) enum Request {
     Help,
@@ -60,8 +65,8 @@ pub(crate) fn parse() -> Result<Request, String> {
         }
     }
     match options.actors {
-        1..=1000 => Ok(Request::Run(options)),
-        _ => Err("--actors: from 1 to 1000".into()),
+        1..=MOST => Ok(Request::Run(options)),
+        _ => Err(format!("--actors: from 1 to {MOST}")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The threads that dispatch: they come and go.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -11,10 +12,12 @@ use std::{
 
 use longshore::Dispatcher;
 
-use super::actor::Random;
+use super::random::Random;
 
 const FEWEST: usize = 2;
 const MOST: usize = 8;
+/// The longest of the waits that have a limit: one that is shorter than a stall would hide it.
+const LONG: Duration = Duration::from_secs(2);
 /// How long threads may take to hear that it is over.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -24,6 +27,7 @@ pub(crate) struct Crew {
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     hired: u64,
+    panicked: usize,
 }
 
 impl Crew {
@@ -34,6 +38,7 @@ impl Crew {
             is_over: Arc::default(),
             threads: Vec::new(),
             hired: 0,
+            panicked: 0,
         };
         crew.change();
         crew
@@ -41,35 +46,42 @@ impl Crew {
 
     /// Those that left are replaced, by more or fewer.
     pub(crate) fn change(&mut self) {
-        self.threads.retain(|thread| !thread.is_finished());
+        self.release();
         let wanted = FEWEST + self.random.below(MOST - FEWEST + 1);
         while self.threads.len() < wanted {
             let dispatches = 1 + self.random.below(20_000);
-            self.hired += 1;
-            let random = Random::new(self.hired, 7);
             let (port, is_over) = (self.port.clone(), self.is_over.clone());
-            // At least so many stay until the end, whoever else leaves.
-            let stays = self.threads.len() < FEWEST;
-            self.threads.push(thread::spawn(move || {
-                work(
-                    &port,
-                    &is_over,
-                    random,
-                    if stays { usize::MAX } else { dispatches },
-                );
-            }));
+            let random = Random::new(self.hired, 7);
+            // The first two stay until the end, whoever else leaves.
+            let life: Box<dyn FnOnce() + Send> = match self.hired {
+                0 => Box::new(move || work(&port, &is_over, random, usize::MAX, dispatch)),
+                1 => Box::new(move || run_to_the_end(&port, &is_over)),
+                hired if hired % 2 == 0 => {
+                    Box::new(move || work(&port, &is_over, random, dispatches, dispatch))
+                }
+                _ => Box::new(move || work(&port, &is_over, random, dispatches, run)),
+            };
+            self.hired += 1;
+            self.threads.push(thread::spawn(life));
         }
     }
 
-    /// Has every thread leave; returns how many did not, however often they were woken.
-    pub(crate) fn dismiss(self) -> usize {
+    fn release(&mut self) {
+        for thread in self.threads.extract_if(.., |thread| thread.is_finished()) {
+            self.panicked += usize::from(thread.join().is_err());
+        }
+    }
+
+    /// Has every thread leave; returns how many did not, however often they were woken, or had
+    /// panicked.
+    pub(crate) fn dismiss(mut self) -> usize {
         self.is_over.store(true, SeqCst);
+        self.port.stop().expect("the port is open");
         let limit = Instant::now() + PATIENCE;
         loop {
-            let asleep = self.threads.iter().filter(|thread| !thread.is_finished());
-            let asleep = asleep.count();
-            if asleep == 0 || Instant::now() > limit {
-                return asleep;
+            self.release();
+            if self.threads.is_empty() || Instant::now() > limit {
+                return self.threads.len() + self.panicked;
             }
             // A thread may be between its look at the flag and its wait: it is woken again.
             let _ = self.port.wake_one();
@@ -78,19 +90,36 @@ impl Crew {
     }
 }
 
-/// Dispatches in every way there is, so often, and leaves in the middle of whatever goes on. Most waits
-/// are without limit: one with a limit would hide that it was never woken.
-fn work(port: &Dispatcher, is_over: &AtomicBool, mut random: Random, mut left: usize) {
-    let long = Duration::from_secs(2);
+type Way = fn(&Dispatcher, &mut Random) -> io::Result<u64>;
+
+/// Dispatches so often, and leaves in the middle of whatever goes on. Many waits are without limit: one
+/// with a limit would hide that it was never woken.
+fn work(port: &Dispatcher, is_over: &AtomicBool, mut random: Random, mut left: usize, way: Way) {
     while left > 0 && !is_over.load(SeqCst) {
-        let done = match random.below(5) {
-            0 => port.try_dispatch().map(u64::from),
-            1 => port.dispatch().map(|()| 1),
-            2 => port.dispatch_timeout(long).map(u64::from),
-            3 => port.run_one().map(u64::from),
-            _ => port.run_ready(),
-        };
-        let done = done.expect("the port is open");
+        let done = way(port, &mut random).expect("the port is open");
         left = left.saturating_sub(done.max(1) as usize);
     }
+}
+
+fn dispatch(port: &Dispatcher, random: &mut Random) -> io::Result<u64> {
+    match random.below(3) {
+        0 => port.try_dispatch().map(u64::from),
+        1 => port.dispatch().map(|()| 1),
+        _ => port.dispatch_timeout(LONG).map(u64::from),
+    }
+}
+
+fn run(port: &Dispatcher, random: &mut Random) -> io::Result<u64> {
+    match random.below(3) {
+        0 => port.run_one().map(u64::from),
+        1 => port.run_ready(),
+        _ => port.run_for(LONG.mul_f64(random.below(1000) as f64 / 1000.0)),
+    }
+}
+
+/// One run, which has its work guard and so must not end by itself.
+fn run_to_the_end(port: &Dispatcher, is_over: &AtomicBool) {
+    let _guard = port.work_guard();
+    port.run().expect("the port is open");
+    assert!(is_over.load(SeqCst), "a run ended although it was guarded");
 }

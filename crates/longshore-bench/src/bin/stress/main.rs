@@ -4,20 +4,24 @@
 mod actor;
 mod args;
 mod crew;
+mod lent;
+mod play;
+mod random;
 
 use std::{
     fmt, io,
     process::ExitCode,
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
 
 use longshore::Dispatcher;
 
-use actor::{Actor, Play};
+use actor::Stuck;
 use args::{Options, Request};
 use crew::Crew;
+use play::Play;
 
 /// How often the watchdog looks.
 const ROUND: Duration = Duration::from_millis(25);
@@ -51,7 +55,8 @@ fn main() -> ExitCode {
 struct Outcome {
     events: u64,
     lost: usize,
-    asleep: usize,
+    /// Threads that panicked or were never woken.
+    missing: usize,
     duplicates: u64,
     wrong: u64,
     longest: Duration,
@@ -59,7 +64,7 @@ struct Outcome {
 
 impl Outcome {
     fn is_clean(&self) -> bool {
-        self.lost + self.asleep == 0 && self.duplicates == 0 && self.wrong == 0
+        self.lost + self.missing == 0 && self.duplicates == 0 && self.wrong == 0
     }
 }
 
@@ -68,7 +73,7 @@ impl fmt::Display for Outcome {
         let Self {
             events,
             lost,
-            asleep: _,
+            missing: _,
             duplicates,
             wrong,
             longest,
@@ -87,39 +92,38 @@ fn run(options: &Options) -> io::Result<Outcome> {
         options.events, options.actors, options.seed
     );
     let port = Dispatcher::builder().backend(options.backend).build()?;
-    let play = Arc::new(Play::new(&port, options.events));
-    let actors = (0..options.actors)
-        .map(|number| Actor::new(&play, number, options.seed))
-        .collect::<io::Result<Vec<_>>>()?;
-    for actor in &actors {
-        actor.next();
-    }
+    // First, so that the guarded run has nothing to do but its guard for a while.
     let mut crew = Crew::new(&port, options.seed);
-    let lost = watch(&play, &actors, &mut crew);
-    let asleep = crew.dismiss();
-    if asleep > 0 {
+    let play = Play::begin(&port, options.events, options.actors, options.seed)?;
+    let lost = watch(play, &mut crew);
+    let missing = crew.dismiss();
+    if missing > 0 {
         eprintln!(
-            "stress: {asleep} threads were never woken: {:?}",
+            "stress: {missing} threads panicked or were never woken: {:?}",
             port.stats()
         );
     }
+    let has_ended = lost + missing == 0;
+    // An event that was queued twice may still be there.
+    while has_ended && port.try_dispatch()? {}
     let outcome = Outcome {
         events: play.delivered.load(Ordering::SeqCst),
         lost,
-        asleep,
-        duplicates: play.duplicates.load(Ordering::SeqCst),
+        missing,
+        // What longshore itself did not expect to come is foreign to it.
+        duplicates: play.duplicates.load(Ordering::SeqCst) + port.foreign_packets(),
         wrong: play.wrong.load(Ordering::SeqCst),
         longest: Duration::from_micros(play.longest_us.load(Ordering::SeqCst)),
     };
-    drop(actors);
-    if outcome.lost + asleep == 0 {
+    if has_ended {
         port.close()?;
     }
     Ok(outcome)
 }
 
 /// Waits until all actors have ended; returns how many are stuck, after naming them.
-fn watch(play: &Play, actors: &[Arc<Actor>], crew: &mut Crew) -> usize {
+fn watch(play: &Play, crew: &mut Crew) -> usize {
+    let actors = &play.actors;
     let (begun, mut said) = (Instant::now(), Instant::now());
     loop {
         let before = Instant::now();
@@ -132,14 +136,16 @@ fn watch(play: &Play, actors: &[Arc<Actor>], crew: &mut Crew) -> usize {
         }
         let stuck: Vec<_> = actors
             .iter()
-            .filter_map(|actor| actor.stuck_for(STALL + 2 * starved))
+            .filter_map(|actor| actor.stuck(play, STALL + 2 * starved))
             .collect();
         if !stuck.is_empty() {
-            for (actor, (what, waited)) in actors.iter().zip(&stuck) {
-                eprintln!(
-                    "stress: actor {} waits for {what} for {waited:?}",
-                    actor.number
-                );
+            for Stuck {
+                actor,
+                what,
+                waited,
+            } in &stuck
+            {
+                eprintln!("stress: actor {actor} waits for {what} for {waited:?}");
             }
             eprintln!("stress: {:?}", play.port.stats());
             return stuck.len();
