@@ -10,9 +10,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
-use super::{Context, Dispatcher};
+use super::{Context, Dispatcher, work::Visitor};
+use crate::sys::backend::Wait;
 
 mod strangers;
 
@@ -96,6 +99,34 @@ fn trace_ports_are_told_from_each_other() {
 }
 
 #[test]
+fn d06_a_run_that_begins_while_an_entry_is_taken_hears_of_its_end() {
+    let port = Dispatcher::new().unwrap();
+    let inner = &port.inner;
+    let context = Context::new(ended, 0);
+    // SAFETY: the Context lives until its entry is dispatched below.
+    unsafe { port.repost(NonNull::from(&context), 0, 0).unwrap() };
+    let visitor = Visitor::new(inner);
+    let packet = inner.take(Wait::Poll, &visitor).unwrap().unwrap();
+    let runner = thread::spawn({
+        let port = port.clone();
+        move || port.run().unwrap()
+    });
+    while port.stats().sleeping == 0 {
+        thread::yield_now();
+    }
+    assert!(inner.deliver(packet).unwrap());
+    drop(visitor);
+    let begun = Instant::now();
+    while !runner.is_finished() && begun.elapsed() < Duration::from_secs(20) {
+        thread::yield_now();
+    }
+    let slept_on = !runner.is_finished();
+    port.stop().unwrap();
+    assert_eq!(runner.join().unwrap(), 0);
+    assert!(!slept_on);
+}
+
+#[test]
 fn d10_tokens_are_nobodys_posts() {
     let port = port();
     port.inner.tick().unwrap();
@@ -133,7 +164,7 @@ fn strand_turns_pass_from_thread_to_thread() {
     let threads: Vec<_> = (0..2)
         .map(|_| {
             let (port, strand, ran) = (port.clone(), strand.clone(), ran.clone());
-            std::thread::spawn(move || {
+            thread::spawn(move || {
                 for _ in 0..POSTS {
                     let ran = ran.clone();
                     // In two steps: handlers of one strand do not meet.
