@@ -203,23 +203,31 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::SeqCst},
+        },
+        task::Wake,
+    };
 
     use super::*;
 
-    struct Nobody;
+    struct Told(AtomicBool);
 
-    impl std::task::Wake for Nobody {
-        fn wake(self: Arc<Self>) {}
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
     }
 
     #[test]
     fn d03_who_waits_for_an_operation_that_never_began_is_woken() {
-        let state = State::new();
-        let waker = Waker::from(Arc::new(Nobody));
+        let (state, told) = (State::new(), Arc::new(Told(AtomicBool::new(false))));
         state.begin().unwrap();
-        assert!(matches!(state.poll(&waker), Polled::Pending));
-        assert!(state.undo().unwrap().will_wake(&waker));
+        assert!(matches!(state.poll(&told.clone().into()), Polled::Pending));
+        state.undo().unwrap().wake();
+        assert!(told.0.load(SeqCst));
         state.begin().unwrap();
         assert!(state.undo().is_none());
     }
