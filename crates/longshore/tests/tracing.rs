@@ -8,7 +8,7 @@ use std::{
     panic,
     ptr::NonNull,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -107,8 +107,16 @@ extern "C-unwind" fn nothing(_: usize) {}
 
 extern "C-unwind" fn ended(_: usize, _: u32, _: u32) {}
 
+/// One test at a time: `tracing` decides once for all threads whether an event is wanted, and a thread
+/// that meets the event for the first time while another begins to listen may decide against it.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn trace_a_port_is_opened_and_closed() {
+    let _alone = alone();
     let notes = told(|| {
         let port = Dispatcher::builder().concurrency(3).build().unwrap();
         port.close().unwrap();
@@ -134,6 +142,7 @@ fn trace_a_port_is_opened_and_closed() {
 
 #[test]
 fn trace_posts_and_dispatches() {
+    let _alone = alone();
     let port = Dispatcher::new().unwrap();
     let notes = told(|| {
         port.post(77, nothing).unwrap();
@@ -152,6 +161,7 @@ fn trace_posts_and_dispatches() {
 
 #[test]
 fn trace_a_callback_that_panics_leaves_its_span() {
+    let _alone = alone();
     extern "C-unwind" fn fails(_: usize) {
         panic::resume_unwind(Box::new("on purpose"));
     }
@@ -166,6 +176,7 @@ fn trace_a_callback_that_panics_leaves_its_span() {
 
 #[test]
 fn trace_operations_and_registrations() {
+    let _alone = alone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, _) = listener.accept().unwrap();
@@ -207,6 +218,7 @@ fn trace_operations_and_registrations() {
 
 #[test]
 fn trace_a_task_that_panics() {
+    let _alone = alone();
     let port = Dispatcher::new().unwrap();
     let notes = told(|| {
         for payload in ["words", ""] {
@@ -245,6 +257,7 @@ fn passed_on_its_own(name: &str) -> bool {
 /// A port whose object is closed under it. In a process of its own, because of the number that is freed.
 #[test]
 fn trace_what_the_kernel_refuses() {
+    let _alone = alone();
     if passed_on_its_own("trace_what_the_kernel_refuses") {
         return;
     }
@@ -264,6 +277,7 @@ fn trace_what_the_kernel_refuses() {
 #[cfg(windows)]
 #[test]
 fn trace_a_back_off() {
+    let _alone = alone();
     if passed_on_its_own("trace_a_back_off") {
         return;
     }
@@ -294,6 +308,7 @@ fn trace_a_back_off() {
 #[cfg(windows)]
 #[test]
 fn trace_a_foreign_packet() {
+    let _alone = alone();
     let port = Dispatcher::new().unwrap();
     os::post_as_a_stranger(&port);
     let notes = told(|| assert!(port.try_dispatch().unwrap()));
