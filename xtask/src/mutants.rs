@@ -72,14 +72,13 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
     ] {
         mutants.args(["--exclude-re", excluded]);
     }
-    let known = listed(&mutants)?;
-    if let Some(shard) = shard {
-        mutants.args(["--shard", &shard]);
-    }
+    let shard = shard.map(|shard| format!("--shard={shard}"));
     if lists {
-        mutants.arg("--list");
+        mutants.args(shard).arg("--list");
         return Ok(ExitCode::from(u8::from(!mutants.status()?.success())));
     }
+    let known = listed(&mutants)?;
+    mutants.args(shard);
     mutants.args(["--iterate", "--jobs", "2", "--timeout", TIMEOUT]);
     mutants.args(["--shuffle", "--colors", "never", "--output"]);
     mutants.arg(&folder);

@@ -73,3 +73,11 @@ impl BareQueue {
         self.0.fetch_update(taken, missed, one_less).is_ok()
     }
 }
+
+/// Checks a model in every schedule that takes the processor away from a thread so often at most.
+#[cfg(all(test, longshore_loom))]
+pub(crate) fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(body);
+}

@@ -341,22 +341,13 @@ impl Drop for WaitEnds<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Overlapped, queue::IoQueue};
+    use super::super::{Overlapped, queue::IoQueue, state::tests::Told};
     use super::*;
     use crate::{dispatcher::Dispatcher, handle::Handle};
     use std::{
         pin::pin,
-        sync::atomic::AtomicBool,
-        task::{Context, Wake, Waker},
+        task::{Context, Waker},
     };
-
-    struct Tell(AtomicBool);
-
-    impl Wake for Tell {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Relaxed);
-        }
-    }
 
     #[test]
     fn q02_a_block_stays_where_it_is_and_keeps_its_offset() {
@@ -390,7 +381,7 @@ mod tests {
         unsafe { block.take_back() };
 
         block.lend(&on).unwrap();
-        let told = Arc::new(Tell(AtomicBool::new(false)));
+        let told = Arc::<Told>::default();
         let waker = Waker::from(told.clone());
         let mut second = pin!(queue.wait(&listener, &overlapped));
         let mut context = Context::from_waker(&waker);

@@ -202,7 +202,7 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         sync::{
             Arc,
@@ -213,7 +213,9 @@ mod tests {
 
     use super::*;
 
-    struct Told(AtomicBool);
+    /// Whether it was woken.
+    #[derive(Default)]
+    pub(in crate::ioqueue) struct Told(pub(in crate::ioqueue) AtomicBool);
 
     impl Wake for Told {
         fn wake(self: Arc<Self>) {
@@ -223,7 +225,7 @@ mod tests {
 
     #[test]
     fn d03_who_waits_for_an_operation_that_never_began_is_woken() {
-        let (state, told) = (State::new(), Arc::new(Told(AtomicBool::new(false))));
+        let (state, told) = (State::new(), Arc::<Told>::default());
         state.begin().unwrap();
         assert!(matches!(state.poll(&told.clone().into()), Polled::Pending));
         state.undo().unwrap().wake();

@@ -148,11 +148,9 @@ mod tests {
     #[cfg(longshore_loom)]
     #[test]
     fn loom_a_signal_is_taken_or_the_bell_is_rung() {
-        use crate::sync::Arc;
+        use crate::sync::{self, Arc};
 
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
+        sync::model(3, || {
             let heard = Arc::new(heard(&[3, 5]));
             let handler = loom::thread::spawn({
                 let heard = heard.clone();

@@ -281,7 +281,7 @@ fn time_a_sleep_may_change_its_task() {
 
 fn time_a_sleep_that_is_polled_twice_is_one_timer() {
     let port = port();
-    let mut sleep = Box::pin(port.sleep(Duration::from_secs(3600)));
+    let mut sleep = Box::pin(port.sleep(HOUR));
     for _ in 0..2 {
         assert!(block_on(poll_once(&mut sleep)).is_none());
     }

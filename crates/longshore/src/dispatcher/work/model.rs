@@ -1,7 +1,7 @@
 //! When runs end, in every schedule: an early end is an assertion that fails, a late one a deadlock.
 
 use super::*;
-use crate::sync::BareQueue;
+use crate::sync::{self, BareQueue};
 use loom::sync::{Arc, Condvar, Mutex};
 
 /// A queue around the protocol, and a bell that remembers each ring.
@@ -103,9 +103,7 @@ impl Model {
 /// An early end is an assertion that fails, a late one a deadlock.
 #[test]
 fn loom_no_run_ends_while_a_callback_may_post() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    sync::model(3, || {
         let model = Model::new(1, 0);
         let other = loom::thread::spawn({
             let model = model.clone();
@@ -126,9 +124,7 @@ fn loom_no_run_ends_while_a_callback_may_post() {
 /// up that it was told of, takes new work up, and falls asleep again.
 #[test]
 fn loom_a_thread_that_woke_up_in_between_is_noticed() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(2);
-    model.check(|| {
+    sync::model(2, || {
         let model = Model::new(0, 1);
         let done = Arc::new(AtomicUsize::new(0));
         let runners = [(); 2].map(|()| {
@@ -195,9 +191,7 @@ fn loom_a_run_that_begins_beside_a_dispatch_hears_of_its_end() {
 
 #[test]
 fn loom_the_last_run_releases_the_others() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(2);
-    model.check(|| {
+    sync::model(2, || {
         let model = Model::new(0, 1);
         let runners = [(); 2].map(|()| {
             let model = model.clone();

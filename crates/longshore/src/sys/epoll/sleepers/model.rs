@@ -2,9 +2,8 @@
 //! ever, with nobody left to ring.
 
 use super::*;
-use crate::sync::BareQueue;
+use crate::sync::{BareQueue, model};
 use loom::{
-    model::Builder,
     sync::{Arc, Condvar, Mutex},
     thread,
 };
@@ -140,12 +139,6 @@ impl Port {
         self.heard.notify_all();
         std::iter::from_fn(|| self.entries.pop().then_some(())).count()
     }
-}
-
-fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(body);
 }
 
 fn taker(port: &Arc<Port>, wait: Wait) -> thread::JoinHandle<Took> {
