@@ -68,6 +68,7 @@ pub(crate) fn command(project: &Project, mut parser: lexopt::Parser) -> Result<E
     for excluded in [
         "impl (fmt::)?(Debug|Display)",
         "model::",
+        "/model.rs",
         "dispatcher/host.rs",
     ] {
         mutants.args(["--exclude-re", excluded]);
